@@ -1,0 +1,62 @@
+.DEFAULT_GOAL := help
+.PHONY: help venv demo run test lint format bench lock clean
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command 'make lock' $(LOCK_FLAGS)
+
+help: ## show this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 14
+
+# Rebuilt from nothing when the locks change, so that it never holds more than they name.
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "make: collectkit needs Python 3.11 or newer; say which: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
+		|| { echo "make: $(PYTHON) has no ensurepip; on Debian: apt install python3-venv" >&2; exit 1; }
+	@echo "setting up $(VENV) from requirements/dev.txt"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/pip install -qq --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dev.txt
+	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable .
+	@touch $@
+
+venv: $(READY) ## set up .venv (the other targets do so by themselves)
+
+demo: $(READY) ## a collector, start to finish, on servers of its own, without the network
+	@$(BIN)/python tests/demo.py
+
+run: $(READY) ## everything on this machine against the real sources; Ctrl-C stops it
+	@$(BIN)/collectkit up
+
+test: $(READY) ## all tests; make test ARGS='tests/unit -k cron' for some
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## style, formatting, types, imports
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo
+
+format: $(READY) ## format, and mend what can be mended
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+
+bench: $(READY) ## every measurement of tests/bench
+	@set -e; for bench in tests/bench/*.py; do \
+		[ -e "$$bench" ] || { echo "make: no bench in tests/bench" >&2; exit 1; }; \
+		echo "$$bench"; $(BIN)/python "$$bench"; \
+	done
+
+lock: $(READY) ## bring the locks in line with pyproject.toml; LOCK_FLAGS=--upgrade for newer versions
+	@$(COMPILE) pyproject.toml -o requirements/runtime.txt
+	@$(COMPILE) --group build -o requirements/build.txt
+	@$(COMPILE) pyproject.toml --extra embedded --group dev \
+		-c requirements/runtime.txt -c requirements/build.txt -o requirements/dev.txt
+
+clean: ## remove everything that make made; var/ (your data) stays
+	@rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,50 @@
+"""collectkit keeps local PostgreSQL tables in step with external sources: the names that authors and services use."""
+
+from __future__ import annotations
+
+from playhouse.postgres_ext import DateTimeTZField
+
+from collectkit.boot import setup
+from collectkit.collector import Collector, Outcome, collector
+from collectkit.database import connect, disconnect
+from collectkit.errors import CollectkitError, FetchError, LeaseLost, SnapshotRefused
+from collectkit.fetch import Download, fetch
+from collectkit.freshness import Freshness, complete_until, freshness, request_run
+from collectkit.load import Batch, Counts
+from collectkit.models import Model
+from collectkit.run import Run
+from collectkit.schedule import CronSpec, cron
+from collectkit.settings import CollectorSettings, Settings, load_settings
+from collectkit.status import read_status
+from collectkit.windows import Window
+
+__all__ = [
+    "Batch",
+    "CollectkitError",
+    "Collector",
+    "CollectorSettings",
+    "Counts",
+    "CronSpec",
+    "DateTimeTZField",
+    "Download",
+    "FetchError",
+    "Freshness",
+    "LeaseLost",
+    "Model",
+    "Outcome",
+    "Run",
+    "Settings",
+    "SnapshotRefused",
+    "Window",
+    "collector",
+    "complete_until",
+    "connect",
+    "cron",
+    "disconnect",
+    "fetch",
+    "freshness",
+    "load_settings",
+    "read_status",
+    "request_run",
+    "setup",
+]

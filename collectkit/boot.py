@@ -1,0 +1,111 @@
+"""Composition of a worker or scheduler process: ``setup()``, and what starts once a worker has forked."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+import dramatiq
+from dramatiq import Broker, Middleware, Worker
+
+from collectkit import logs
+from collectkit.broker import broker
+from collectkit.children import die_with_parent
+from collectkit.database import connect
+from collectkit.discovery import Discovered, discover
+from collectkit.errors import CollectkitError, DeclarationError
+from collectkit.maintenance import Sweep
+from collectkit.nudging import Nudger
+from collectkit.settings import Settings, load_settings
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerBoot(Middleware):
+    """Starts the sweep when a worker process has forked: threads and connections do not survive a fork.
+
+    The renewal of leases needs no hook, it starts with the first run. If this hook failed, other workers would sweep.
+    """
+
+    def __init__(self, settings: Settings, discovered: Discovered) -> None:
+        self._settings = settings
+        self._discovered = discovered
+        self._sweep: Sweep | None = None
+
+    def before_worker_boot(self, broker: Broker, worker: Worker) -> None:  # noqa: ARG002 - dramatiq's signature
+        """Start to sweep."""
+        # dramatiq's main process may be killed, and an orphan would work on for ever.
+        _stop_when_orphaned()
+        nudger = Nudger(self._discovered.collectors.values())
+        self._sweep = Sweep(self._settings.lease_ttl, nudger.nudge_due)
+        self._sweep.start()
+
+    def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:  # noqa: ARG002 - dramatiq's signature
+        """Sweep no more; leases are renewed until their runs have ended."""
+        if self._sweep is not None:
+            self._sweep.stop()
+
+
+def setup() -> None:
+    """Make this process ready to work: settings, database, broker, collectors. For dramatiq's and periodiq's commands.
+
+    ``dramatiq collectkit:setup collectors`` and ``periodiq collectkit:setup collectors`` call it. What is wrong is said
+    in a line each and ends the process with exit code 1; a module that cannot be imported is only reported, the other
+    collectors run.
+    """
+    try:
+        settings = load_settings()
+        logs.configure(settings.log_format)
+        discovered = compose(settings)
+    except CollectkitError as error:
+        sys.exit(f"collectkit: {error}")
+    broker.add_middleware(WorkerBoot(settings, discovered))
+
+
+def compose(settings: Settings) -> Discovered:
+    """Connect database and broker, make ours dramatiq's global broker, and find the collectors.
+
+    Raises:
+        DeclarationError: the dependency graph cannot work; every fault is listed, those of imports with them.
+        CollectkitError: a server's address cannot be found out.
+    """
+    connect(settings)
+    broker.connect(settings.broker_url or _embedded_broker(settings))
+    dramatiq.set_broker(broker)
+    discovered = discover(settings.collectors)
+    for fault in discovered.import_faults:
+        logger.error("%s", fault)
+    faults: Sequence[str] = discovered.faults()
+    if len(faults) > len(discovered.import_faults):
+        raise DeclarationError(faults)
+    return discovered
+
+
+def nudge_now(settings: Settings) -> None:
+    """Nudge what is due at once, if the broker can be reached; if not, the next sweep of a worker does it."""
+    try:
+        Nudger(compose(settings).collectors.values()).nudge_due()
+    except CollectkitError as error:
+        logger.debug("not nudged, a worker's sweep will: %s", error)
+
+
+def _stop_when_orphaned() -> None:
+    # The kernel may tell of the death more than once, for each thread of the parent that ends, and dramatiq takes a
+    # second SIGTERM as the order to drop its runs. So it tells by another signal, which is heeded once.
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.raise_signal(signal.SIGTERM)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGUSR1, stop)
+        die_with_parent(signal.SIGUSR1)
+
+
+def _embedded_broker(settings: Settings) -> str:
+    from collectkit.embedded import running_urls
+
+    _, url = running_urls(settings.state_dir)
+    return url

@@ -1,0 +1,270 @@
+"""A collector: the decorator, and the way of a run from nudge to close, which is one function read top to bottom."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+import dramatiq
+import msgspec
+import peewee
+from dramatiq import Actor
+from dramatiq.middleware import Interrupt
+
+from collectkit import ledger, status
+from collectkit.broker import broker
+from collectkit.database import database, settings_in_force
+from collectkit.declaration import Options
+from collectkit.errors import CollectkitError, DatabaseUnavailable, DeadlineExceeded, DeclarationError, LeaseLost
+from collectkit.ledger import Claim, Closing
+from collectkit.load import Counts
+from collectkit.maintenance import leases
+from collectkit.run import Run
+from collectkit.schedule import CronSpec
+
+_LONGEST_RESULT = 1000
+_CLOSE_PATIENCE = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How a run that was asked for by hand ended.
+
+    Attributes:
+        outcome: OK, FAILED, LOST, HANDED_OVER or REVOKED; NOT_CLAIMED if there was no run at all.
+        reason: one line; None if all is well.
+        updated_until: the watermark afterwards.
+    """
+
+    name: str
+    outcome: str
+    reason: str | None
+    counts: Counts
+    updated_until: datetime | None
+
+
+class Collector(Actor[..., Any]):
+    """A dramatiq actor whose call is a nudge: it runs if the ledger says that it is due, else it does nothing.
+
+    Made by ``@collector``. A message to it carries no truth, so it may be lost, late or doubled without harm.
+    """
+
+    def __init__(self, fn: Callable[[Run], object], *, declared: Options, **actor: Any) -> None:
+        self.declared = declared
+        super().__init__(fn, **actor)
+
+    @property
+    def name(self) -> str:
+        """The collector's name, ``collectors.kev.tasks.kev_collector``."""
+        return self.actor_name
+
+    def instances(self) -> dict[str, str | None]:
+        """Return the name and key of each instance; one without a key unless ``each`` was declared."""
+        if self.declared.each is None:
+            return {self.name: None}
+        return {f"{self.name}[{key}]": key for key in self.declared.each()}
+
+    def __call__(self, key: str | None = None) -> None:
+        """Look whether the collector is due, and run it if so; quietly do nothing otherwise."""
+        for name, its_key in self.instances().items():
+            if key is None or key == its_key:
+                try:
+                    claim = self._claim(name, force=False, dry_run=None)
+                except DatabaseUnavailable as error:
+                    logger.warning("%s was not looked at, the next sweep will: %s", name, error)
+                else:
+                    if claim is not None:
+                        self._perform(claim, its_key)
+
+    def run_now(self, dry_run: bool | None = None, *, key: str | None = None) -> Outcome:  # noqa: FBT001 - documented
+        """Run in this process, whether due or not, and return how it went; pause, disabled, blocked and held stand.
+
+        Arguments:
+            dry_run: roll back every checkpoint; None leaves it to the declaration and the settings.
+            key: which instance of a parametrised collector.
+        """
+        names = {its_key: name for name, its_key in self.instances().items()}
+        if key not in names:
+            message = f"collector {self.name!r} has no instance {key!r}: it has {', '.join(map(str, names)) or 'none'}"
+            raise CollectkitError(message)
+        name = names[key]
+        ttl = settings_in_force().lease_ttl
+        for lapsed in ledger.lapsed(ttl, name):
+            ledger.close_lost(lapsed, ttl)
+        claim = self._claim(name, force=True, dry_run=dry_run)
+        if claim is None:
+            return Outcome(name, "NOT_CLAIMED", status.reason(name), Counts(), None)
+        return self._perform(claim, key)
+
+    def _claim(self, name: str, *, force: bool, dry_run: bool | None) -> Claim | None:
+        settings = settings_in_force()
+        wishes = (dry_run, self.declared.dry_run, settings.dry_run)
+        return ledger.claim(
+            name,
+            ttl=settings.lease_ttl,
+            worker=f"{socket.gethostname()}:{os.getpid()}",
+            trigger="inline" if force else "due",
+            force=force,
+            dry_run=next((wish for wish in wishes if wish is not None), False),
+        )
+
+    def _perform(self, claim: Claim, key: str | None) -> Outcome:
+        began = time.monotonic()
+        ttl = settings_in_force().lease_ttl
+        run = Run(claim, key=key, deadline=claim.started_at + self.declared.deadline, lease_ttl=ttl)
+        outcome: ledger.Outcome = "HANDED_OVER"
+        result: str | None = None
+        reason: str | None = "handed over: the process was told to stop"
+        run.log.info("run %s started (attempt %s of %s)", claim.run, claim.attempt, claim.max_attempts)
+        try:
+            leases.hold(claim, ttl, self.declared.deadline)
+            said = self.fn(run)
+            outcome, result, reason = "OK", None if said is None else str(said)[:_LONGEST_RESULT], None
+        except LeaseLost as error:
+            outcome, reason = "LOST", str(error) or _lost(claim)
+        except DeadlineExceeded:
+            outcome, reason = "FAILED", f"passed its deadline of {self.declared.deadline}"
+        except Interrupt:
+            pass
+        except CollectkitError as error:
+            outcome, reason = "FAILED", str(error)
+        except Exception as error:
+            outcome, reason = "FAILED", _one_line(error)
+            run.log.exception("run %s failed", claim.run)
+        except SystemExit as error:
+            outcome, reason = "FAILED", f"called sys.exit({error.code!r})"
+        finally:
+            leases.let_go(claim)
+            database.release()
+            if outcome != "LOST":
+                closing = ledger.closing(
+                    claim,
+                    outcome,
+                    at=claim.started_at + timedelta(seconds=time.monotonic() - began),
+                    backoff=self._backoff(claim.attempt),
+                    longest_backoff=self.declared.backoff[1],
+                    error=reason,
+                    result=result,
+                    counts=msgspec.to_builtins(run.counts),
+                )
+                complaint = _close(claim, closing, ttl)
+                if complaint is not None:
+                    outcome, reason = "LOST", complaint
+        level = logging.INFO if outcome in {"OK", "HANDED_OVER"} else logging.WARNING
+        words = result if outcome == "OK" else reason
+        run.log.log(level, "run %s %s in %.1f s: %s", claim.run, outcome, time.monotonic() - began, words or run.counts)
+        return Outcome(claim.name, outcome, reason, run.counts, run.updated_until_dt)
+
+    def _backoff(self, attempt: int) -> timedelta:
+        first, longest = self.declared.backoff
+        return min(longest, first * (1 << min(attempt - 1, 30)))
+
+
+def collector(
+    *,
+    periodic: CronSpec | None = None,
+    after: Sequence[Collector | str] = (),
+    data_models: Sequence[type[peewee.Model]] = (),
+    depends_on: Sequence[Collector | str] = (),
+    each: Callable[[], Iterable[str]] | None = None,
+    enabled: bool = True,
+    dry_run: bool | None = None,
+    fresh_for: timedelta | None = None,
+    deadline: timedelta = timedelta(hours=1),
+    max_attempts: int = 3,
+    backoff: tuple[timedelta, timedelta] = (timedelta(seconds=30), timedelta(minutes=15)),
+    cursor_keys: Sequence[str] = (),
+    name: str | None = None,
+    queue: str = "collectors",
+) -> Callable[[Callable[[Run], object]], Collector]:
+    """Declare the function as a collector: a dramatiq actor that runs when the ledger says that it is due.
+
+    Arguments:
+        periodic: when, as ``cron("20 13 * * *")``.
+        after: collectors whose changed rows make this one due at once.
+        data_models: the models whose tables it fills; ``migrate`` creates them, ``freshness(Model)`` finds it by them.
+        depends_on: collectors that must be complete before this one runs.
+        each: gives instance keys: one collector for each, with its own row and ``run.key``.
+        enabled: whether it runs at all.
+        dry_run: roll back every checkpoint; None leaves it to the settings.
+        fresh_for: for how long after its watermark the data count as fresh; without it, until the second tick after.
+        deadline: after so long a run is interrupted.
+        max_attempts: how often it is tried before it waits for the next tick.
+        backoff: the wait after the first failure, which doubles, and the longest.
+        cursor_keys: the keys of ``meta_attr`` that a rewind drops.
+        name: instead of module and function.
+        queue: the dramatiq queue of its nudges.
+
+    Raises:
+        DeclarationError: at import, naming every option that cannot be used.
+    """
+
+    def declare(fn: Callable[[Run], object]) -> Collector:
+        full_name = name or f"{fn.__module__}.{fn.__qualname__}"
+        declared = Options(
+            periodic=periodic,
+            after=_names(after),
+            data_models=tuple(data_models),
+            depends_on=_names(depends_on),
+            each=each,
+            enabled=enabled,
+            dry_run=dry_run,
+            fresh_for=fresh_for,
+            deadline=deadline,
+            max_attempts=max_attempts,
+            backoff=backoff,
+            cursor_keys=tuple(cursor_keys),
+        )
+        faults = [f"collector {full_name!r}: {fault}" for fault in declared.faults()]
+        if faults:
+            raise DeclarationError(faults)
+        options = {} if periodic is None else {"periodic": periodic}
+        made = dramatiq.actor(
+            actor_class=partial(Collector, declared=declared),
+            actor_name=full_name,
+            queue_name=queue,
+            broker=broker,
+            **options,
+        )(fn)
+        made.__doc__ = fn.__doc__
+        return made  # type: ignore[return-value]  # actor_class decides
+
+    return declare
+
+
+def _names(collectors: Sequence[Collector | str]) -> tuple[str, ...]:
+    if isinstance(collectors, str | Collector):
+        collectors = [collectors]
+    return tuple(each.name if isinstance(each, Collector) else each for each in collectors)
+
+
+def _close(claim: Claim, closing: Closing, ttl: timedelta) -> str | None:
+    """Close the run, patiently; None if it is closed, else what became of it. Raises nothing."""
+    give_up = time.monotonic() + _CLOSE_PATIENCE
+    while True:
+        try:
+            return None if ledger.close(claim, closing, ttl) else _lost(claim)
+        except Interrupt:
+            # The shutdown of the process; a run that has come this far is closed all the same.
+            continue
+        except Exception as error:  # noqa: BLE001 - another error is first
+            if time.monotonic() > give_up:
+                return f"{closing.outcome}, but not closed, so LOST when its lease lapses: {_one_line(error)}"
+            time.sleep(0.2)
+
+
+def _lost(claim: Claim) -> str:
+    return f"lost its lease (run {claim.run}, fence {claim.fence}): somebody else has closed it"
+
+
+def _one_line(error: BaseException) -> str:
+    # The first line only: PostgreSQL's further ones quote rows, which may hold what no log and no status should.
+    words = (str(error).splitlines() or [""])[0].strip()
+    return f"{type(error).__name__}: {words}"[:_LONGEST_RESULT]

@@ -1,0 +1,266 @@
+"""One HTTP body onto the disk, whole or not at all: retries, redirects and limits; it knows nothing of runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import BinaryIO, Never
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import msgspec
+import urllib3
+from urllib3 import exceptions as http
+from urllib3.util import Retry, Timeout, make_headers
+
+from collectkit.errors import FetchError
+
+PATIENCE = Retry(total=3, status_forcelist={429, 500, 502, 503, 504}, backoff_factor=1, backoff_jitter=1)
+"""Four tries; about 0, 2 and 4 seconds between them, each with up to a second of chance added."""
+
+LONGEST_WAIT = 60.0
+"""Seconds that a source may ask for in Retry-After; whoever asks for more gets the next run instead."""
+
+OPEN_HEADERS = frozenset({"accept", "accept-encoding", "if-modified-since", "if-none-match", "user-agent"})
+"""What any host may see; whatever else an author sends may be a key."""
+
+MAX_REDIRECTS = 5
+CONNECT_SECONDS = 10.0
+SILENCE_SECONDS = 30.0
+_PIECE = 1 << 16
+_OK, _NOT_MODIFIED = 200, 304
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked for, and how much of it, how long and how often.
+
+    Attributes:
+        url: the address, with its secrets.
+        headers: sent to the source; of these only ``OPEN_HEADERS`` go along when it redirects to another host.
+        fits: says whether a Content-Type may hold what is wanted; it is asked before the body is read.
+        max_bytes: the limit of the body as it travels.
+        seconds: the limit of everything together, waiting between tries included.
+        warn: told about each try that failed, in one line.
+    """
+
+    url: str
+    headers: Mapping[str, str]
+    fits: Callable[[str], bool]
+    max_bytes: int
+    seconds: float
+    retries: Retry
+    warn: Callable[[str], None]
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the source said: 200 with the body written, or 304 without one."""
+
+    status: int
+    etag: str | None
+    last_modified: str | None
+
+    @property
+    def not_modified(self) -> bool:
+        """Whether the source holds that the stored validators still fit."""
+        return self.status == _NOT_MODIFIED
+
+
+class _Setback(Exception):
+    """A try failed in a way that may pass."""
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        self.reason = reason
+        self.retry_after = retry_after
+        super().__init__(reason)
+
+
+def redact(url: str) -> str:
+    """Show an address without what may be secret in it: user, password, the values of its query, the fragment."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "(an address that cannot be read)"
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    names = [pair.partition("=") for pair in parts.query.split("&") if pair]
+    query = "&".join(f"{name}=***" if equals else "***" for name, equals, _ in names)
+    return f"{parts.scheme}://{host}{port}{parts.path}" + (f"?{query}" if query else "")
+
+
+def download(wanted: Wanted, into: BinaryIO) -> Answer:
+    """The whole body is in the file, or there was none to send.
+
+    Broken connections, cut bodies and the statuses that ``retries`` lists are tried again as it says, and no sooner
+    than the source's Retry-After; everything else is final at once.
+
+    Raises:
+        FetchError: with the reason of the last try.
+    """
+    shown, ends, patience, tries = redact(wanted.url), time.monotonic() + wanted.seconds, wanted.retries, 1
+    while True:
+        into.seek(0)
+        into.truncate()
+        try:
+            return _try(wanted, into, ends)
+        except _Setback as caught:
+            setback = caught
+        try:
+            patience = patience.increment("GET", error=http.ProtocolError(setback.reason))
+        except http.HTTPError:
+            raise FetchError(shown, f"{setback.reason} ({tries} tries)" if tries > 1 else setback.reason) from None
+        asked = setback.retry_after
+        wait = patience.get_backoff_time() if asked is None else asked
+        if wait > LONGEST_WAIT:
+            raise FetchError(shown, f"{setback.reason} and asks to wait {wait:.0f} s, more than {LONGEST_WAIT:.0f} s")
+        if time.monotonic() + wait >= ends:
+            raise FetchError(shown, f"{setback.reason}, and no time is left of {wanted.seconds:g} s to try again")
+        wanted.warn(f"{shown}: {setback.reason}; try {tries + 1} follows in {wait:.1f} s")
+        tries += 1
+        _sleep(wait)
+
+
+def _try(wanted: Wanted, into: BinaryIO, ends: float) -> Answer:
+    """Ask once, following redirects."""
+    target, headers = _address(wanted, wanted.url), {name.lower(): value for name, value in wanted.headers.items()}
+    for _ in range(MAX_REDIRECTS + 1):
+        address, credentials = _without_user(target)
+        with _pool(address.geturl()) as pool:
+            try:
+                response = pool.request(
+                    "GET",
+                    address.geturl(),
+                    headers={**credentials, **headers},
+                    timeout=Timeout(connect=min(CONNECT_SECONDS, _left(wanted, ends)), read=_silence(wanted, ends)),
+                    retries=False,
+                    redirect=False,
+                    preload_content=False,
+                    decode_content=False,
+                )
+                try:
+                    location = response.get_redirect_location()
+                    if not location:
+                        return _receive(wanted, response, into, ends)
+                finally:
+                    response.close()
+            except http.HTTPError as error:
+                _explain(error)
+        target = _address(wanted, urljoin(address.geturl(), location), from_scheme=address.scheme)
+        if _origin(target) != _origin(address):
+            headers = {name: value for name, value in headers.items() if name in OPEN_HEADERS}
+    raise FetchError(redact(wanted.url), f"redirects more than {MAX_REDIRECTS} times")
+
+
+def _receive(wanted: Wanted, response: urllib3.BaseHTTPResponse, into: BinaryIO, ends: float) -> Answer:
+    """Judge the head, then take the body piece by piece: each limit is checked as it comes, not afterwards."""
+    shown, head = redact(wanted.url), response.headers
+    answer = Answer(status=response.status, etag=head.get("ETag"), last_modified=head.get("Last-Modified"))
+    if answer.not_modified and {"if-none-match", "if-modified-since"} & {name.lower() for name in wanted.headers}:
+        return answer
+    if response.status != _OK:
+        reason = f"answered {response.status} {response.reason or ''}".rstrip()
+        if wanted.retries.is_retry("GET", response.status, "Retry-After" in head):
+            raise _Setback(reason, _retry_after(wanted.retries, response))
+        raise FetchError(shown, reason)
+    if not wanted.fits(head.get("Content-Type", "")):
+        raise FetchError(shown, f"sent {head['Content-Type']} where {wanted.headers['Accept']} was asked for")
+    if (coding := head.get("Content-Encoding", "identity").strip().lower()) not in {"identity", "gzip", "x-gzip", ""}:
+        raise FetchError(shown, f"sent its body in the encoding {coding!r}, which was not asked for")
+    size = 0
+    announced = head.get("Content-Length", "")
+    if announced.isdigit() and int(announced) > wanted.max_bytes:
+        raise FetchError(shown, f"announces {int(announced):,} bytes, more than the limit of {wanted.max_bytes:,}")
+    # read1 returns what has come; read waits for a full piece: where a source drips, for hours, and no clock is read.
+    while piece := response.read1(_PIECE):
+        size += len(piece)
+        if size > wanted.max_bytes:
+            raise FetchError(shown, f"sends more than the limit of {wanted.max_bytes:,} bytes")
+        into.write(piece)
+        _left(wanted, ends)
+    if not size:
+        raise FetchError(shown, "sent an empty body")
+    return answer
+
+
+def _explain(error: http.HTTPError) -> Never:
+    """Turn what urllib3 raised into words; its own messages name objects and addresses."""
+    match error:
+        case http.ProtocolError(args=[_, http.IncompleteRead(partial=int() as partial, expected=int() as missing)]):
+            reason = f"the body ended after {partial:,} of {partial + missing:,} bytes"
+        case http.SSLError():
+            reason = f"TLS failed: {error}"
+        case http.NameResolutionError():
+            reason = "the name of the host cannot be resolved"
+        case http.NewConnectionError() | http.ProxyError():  # the former is a ConnectTimeoutError too
+            reason = f"cannot connect: {error.__cause__ or error}"
+        case http.ConnectTimeoutError():
+            reason = "no connection in time"
+        case http.ReadTimeoutError():
+            reason = "nothing more came in time"
+        case _:
+            reason = f"the connection broke: {error}"
+    raise _Setback(reason) from None
+
+
+def _address(wanted: Wanted, url: str, from_scheme: str | None = None) -> SplitResult:
+    shown = redact(url)
+    complaint = f"redirects to {shown}, which" if from_scheme else "this address"
+    try:
+        address = urlsplit(url)
+        host = address.hostname if address.port != 0 else None
+    except ValueError:
+        host = None
+    if not host or address.scheme not in {"http", "https"}:
+        raise FetchError(redact(wanted.url), f"{complaint} is not one of http or https")
+    if from_scheme == "https" and address.scheme == "http":
+        raise FetchError(redact(wanted.url), f"{complaint} would give up https")
+    return address
+
+
+def _retry_after(retries: Retry, response: urllib3.BaseHTTPResponse) -> float | None:
+    try:
+        return retries.get_retry_after(response)
+    except http.InvalidHeader:
+        return None
+
+
+def _left(wanted: Wanted, ends: float) -> float:
+    left = ends - time.monotonic()
+    if left <= 0:
+        raise FetchError(redact(wanted.url), f"was not done after {wanted.seconds:g} s")
+    return left
+
+
+def _silence(wanted: Wanted, ends: float) -> float:
+    return min(SILENCE_SECONDS, _left(wanted, ends))
+
+
+def _sleep(seconds: float) -> None:
+    """Wait in short pieces: an interrupt (lease lost, shutdown) reaches a thread only between two of them."""
+    ends = time.monotonic() + seconds
+    while (left := ends - time.monotonic()) > 0:
+        time.sleep(min(left, 0.2))
+
+
+def _origin(address: SplitResult) -> tuple[str, str | None, int | None]:
+    return address.scheme, address.hostname, address.port
+
+
+def _without_user(address: SplitResult) -> tuple[SplitResult, Mapping[str, str]]:
+    """Split user and password off into the header that they stand for."""
+    user, at, host = address.netloc.rpartition("@")
+    if not at:
+        return address, {}
+    return address._replace(netloc=host), make_headers(basic_auth=unquote(user))
+
+
+def _pool(url: str) -> urllib3.PoolManager:
+    """Connections to the address, direct or through the proxy that the environment names in the usual variables."""
+    address = urlsplit(url)
+    proxy = getproxies().get(address.scheme)
+    if not proxy or proxy_bypass(address.netloc):
+        return urllib3.PoolManager()
+    plain, credentials = _without_user(urlsplit(proxy if "//" in proxy else f"http://{proxy}"))
+    name = "proxy-authorization"
+    return urllib3.ProxyManager(
+        plain.geturl(), proxy_headers={name: credentials["authorization"]} if credentials else None
+    )

@@ -1,0 +1,171 @@
+"""Every error that collectkit raises on purpose, each with its one-line message: who, what, what to do now.
+
+Things that are not errors (not due, blocked, already running) are values, see ``Outcome``; they have no class here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dramatiq.middleware import Interrupt
+
+
+class CollectkitError(Exception):
+    """The root of all errors that a user or an author of collectors may want to catch."""
+
+
+class FaultsFound(CollectkitError):
+    """Several faults of the same inspection, all reported at once, one line each.
+
+    Arguments:
+        faults: one finished sentence a fault, in the order in which they were found.
+    """
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+
+class SettingsError(FaultsFound):
+    """The environment holds settings that cannot be used; every one of them is named."""
+
+
+class DeclarationError(FaultsFound):
+    """Collectors are declared in a way that cannot run: a bad option, an unknown dependency, a cycle."""
+
+
+class ScheduleError(CollectkitError):
+    """A cron specification or its time zone cannot be used.
+
+    Arguments:
+        spec: the specification as written.
+        reason: the field and what is wrong with it.
+    """
+
+    def __init__(self, spec: str, reason: str) -> None:
+        self.spec = spec
+        self.reason = reason
+        super().__init__(f"schedule {spec!r}: {reason}")
+
+
+class NotConnected(CollectkitError):
+    """The database was asked for before ``collectkit.connect()`` or ``collectkit.setup()`` was called."""
+
+    def __init__(self) -> None:
+        super().__init__("no database yet: call collectkit.connect() once, before the first query")
+
+
+class DatabaseUnavailable(CollectkitError):
+    """PostgreSQL cannot be reached, or does not hold collectkit's tables."""
+
+
+class BrokerUnavailable(CollectkitError):
+    """Redis or Valkey cannot be reached."""
+
+
+class EmbeddedServerError(CollectkitError):
+    """A server that collectkit runs by itself cannot be started or found."""
+
+
+class AlreadyRunning(CollectkitError):
+    """Another ``collectkit up`` owns this state directory.
+
+    Arguments:
+        state_dir: the directory.
+        pid: the process that holds it, 0 if it did not say.
+    """
+
+    def __init__(self, state_dir: object, pid: int) -> None:
+        self.state_dir = state_dir
+        self.pid = pid
+        super().__init__(
+            f"collectkit up already runs on {state_dir} (process {pid or 'unknown'}): stop that one, or set "
+            "COLLECTKIT_STATE_DIR to another directory"
+        )
+
+
+class UnknownCollector(CollectkitError):
+    """No collector goes by that name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"no collector is called {name!r}: `collectkit list` shows those there are")
+
+
+class AmbiguousName(CollectkitError):
+    """A part of a name fits more than one collector."""
+
+    def __init__(self, name: str, candidates: Iterable[str]) -> None:
+        self.name = name
+        self.candidates = tuple(candidates)
+        super().__init__(
+            f"{name!r} fits {len(self.candidates)} collectors, say more of it: {', '.join(self.candidates)}"
+        )
+
+
+class CheckpointRefused(CollectkitError):
+    """A checkpoint breaks a rule of the watermark; nothing was written.
+
+    Arguments:
+        collector: its name.
+        reason: the rule, with both times where two are compared.
+    """
+
+    def __init__(self, collector: str, reason: str) -> None:
+        self.collector = collector
+        self.reason = reason
+        super().__init__(f"collector {collector!r}: checkpoint refused, nothing was written: {reason}")
+
+
+class SnapshotRefused(CollectkitError):
+    """A snapshot is empty or has shrunk too far to be believed; the old rows stand.
+
+    Arguments:
+        table: the table that was to be replaced.
+        reason: how many of how many, and which limit.
+    """
+
+    def __init__(self, table: str, reason: str) -> None:
+        self.table = table
+        self.reason = reason
+        super().__init__(f"table {table!r}: snapshot refused, the old rows stand: {reason}")
+
+
+class LoadError(CollectkitError):
+    """Rows cannot be loaded: a value that the column does not take, an unknown field, a missing key.
+
+    Arguments:
+        table: the table that was to be written.
+        reason: the row's number, the column and what is wrong; never the row itself, which may hold secrets.
+    """
+
+    def __init__(self, table: str, reason: str) -> None:
+        self.table = table
+        self.reason = reason
+        super().__init__(f"table {table!r}: rows refused, the old rows stand: {reason}")
+
+
+class FetchError(CollectkitError):
+    """A source did not give what it should; the old rows stand.
+
+    Arguments:
+        url: the address, already without credentials and query values.
+        reason: what came instead.
+    """
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = url
+        self.reason = reason
+        super().__init__(f"{url}: {reason}; the old rows stand and the run is tried again")
+
+
+class LeaseLost(Interrupt):
+    """The run no longer holds its collector: its transaction is rolled back and it may commit nothing more.
+
+    It derives from dramatiq's ``Interrupt``, not from ``Exception``, so that an author's ``except Exception`` does not
+    keep a run alive whose place has been taken.
+    """
+
+
+class DeadlineExceeded(Interrupt):
+    """The run passed its deadline and was interrupted. Like ``LeaseLost`` it is not an ``Exception``."""

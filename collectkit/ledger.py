@@ -1,0 +1,256 @@
+"""The acts on the ledger: claim, renew, checkpoint, close, find what lapsed or is due. SQL is in ``statements``."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from psycopg.types.json import Jsonb
+
+from collectkit import schedule, statements
+from collectkit.database import database, ledger_db
+
+Outcome = Literal["OK", "FAILED", "LOST", "HANDED_OVER", "REVOKED"]
+Trigger = Literal["due", "inline"]
+
+LONGEST_BACKOFF = timedelta(minutes=15)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claim won: the run, and the fence and token that every later act on it must show.
+
+    Attributes:
+        scheduled_for: the due time that was taken, given back by the close; None if there was none.
+        started_at: the database's clock at the claim.
+    """
+
+    run: int
+    name: str
+    fence: int
+    token: uuid.UUID
+    attempt: int
+    max_attempts: int
+    schedule: str | None
+    tz: str
+    fresh_for: timedelta | None
+    scheduled_for: datetime | None
+    started_at: datetime
+    data_state: str
+    updated_until_dt: datetime | None
+    meta_attr: dict[str, Any]
+    trigger: Trigger
+    dry_run: bool
+
+    @property
+    def application_name(self) -> str:
+        """The name under which this run's transactions show in ``pg_stat_activity``."""
+        return f"collectkit {self.run}"
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """How a run ends: what the close gives back, and what it writes down."""
+
+    outcome: Outcome
+    give: Literal["tick", "retry", "back"]
+    attempt: int
+    tick: str
+    backoff: timedelta
+    error: str | None = None
+    result: str | None = None
+    counts: dict[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lapsed:
+    """A run whose lease is over and that nobody has closed."""
+
+    run: int
+    dry_run: bool
+    trigger: Trigger
+    name: str
+    fence: int
+    token: uuid.UUID
+    attempt: int
+    max_attempts: int
+    schedule: str | None
+    tz: str
+    worker: str | None
+    started_at: datetime
+    at: datetime
+
+
+def claim(
+    name: str, *, ttl: timedelta, worker: str, trigger: Trigger = "due", force: bool = False, dry_run: bool = False
+) -> Claim | None:
+    """Take the collector if it is free, startable and due; None if it is not, quietly.
+
+    Arguments:
+        force: take it whether due or not; pause, disabled, blocked and held stand all the same.
+    """
+    rows = ledger_db.run(
+        statements.CLAIM,
+        {
+            "name": name,
+            "token": uuid.uuid4(),
+            "ttl": ttl,
+            "force": force,
+            "trigger": trigger,
+            "dry_run": dry_run,
+            "worker": worker,
+        },
+    )
+    return Claim(*(*rows[0], trigger, dry_run)) if rows else None
+
+
+def renew(claims: list[Claim], ttl: timedelta) -> set[uuid.UUID]:
+    """Move the leases of all these runs to now + ``ttl``, in one statement; return the tokens that no longer hold."""
+    rows = ledger_db.run(
+        statements.RENEW, {"names": [c.name for c in claims], "tokens": [c.token for c in claims], "ttl": ttl}
+    )
+    return {token for (token,) in rows}
+
+
+def checkpoint(
+    held: Claim,
+    *,
+    until: datetime | None,
+    stale_at: str | None,
+    complete: bool,
+    meta: dict[str, Any],
+    removed: list[str],
+    counts: dict[str, int],
+) -> bool:
+    """Write the watermark in the author's open transaction; False if the lease is lost and it must roll back."""
+    cursor = database.execute_sql(
+        statements.CHECKPOINT,
+        {
+            "until": until,
+            "stale_at": stale_at,
+            "complete": complete,
+            "meta": Jsonb(meta),
+            "removed": removed,
+            "counts": Jsonb(counts),
+            "name": held.name,
+            "fence": held.fence,
+            "token": held.token,
+            "run": held.run,
+        },
+    )
+    return bool(cursor.rowcount == 1)
+
+
+def pull_followers(name: str) -> None:
+    """Make due, in the author's open transaction, every collector that follows this one."""
+    database.execute_sql(statements.PULL_FOLLOWERS, {"name": name})
+
+
+def close(held: Claim | Lapsed, closing: Closing, ttl: timedelta) -> bool:
+    """Free the lease and finish the run; False if somebody else has closed it before."""
+    rows = ledger_db.run(
+        statements.CLOSE,
+        {
+            "name": held.name,
+            "fence": held.fence,
+            "token": held.token,
+            "run": held.run,
+            "ttl": ttl,
+            "outcome": closing.outcome,
+            "give": closing.give,
+            "attempt": closing.attempt,
+            "tick": closing.tick,
+            "backoff": closing.backoff,
+            "error": closing.error,
+            "result": closing.result,
+            "counts": None if closing.counts is None else Jsonb(closing.counts),
+        },
+    )
+    return bool(rows)
+
+
+def closing(
+    held: Claim | Lapsed,
+    outcome: Outcome,
+    *,
+    at: datetime,
+    backoff: timedelta = LONGEST_BACKOFF,
+    longest_backoff: timedelta = LONGEST_BACKOFF,
+    error: str | None = None,
+    result: str | None = None,
+    counts: dict[str, int] | None = None,
+) -> Closing:
+    """Decide what the close of a run gives back; the one place of the attempt rule.
+
+    OK, and a scheduled dry run whatever its outcome: the first tick after the claim. FAILED: the earlier of now +
+    ``backoff`` and that tick, LOST: its own due time, while attempts are left; then the tick. Handed over, revoked, or
+    a dry run by hand: its own due time, and the attempt does not count.
+
+    Arguments:
+        at: a moment by the database's clock, from which the longest backoff counts for a collector without a schedule
+            whose attempts are spent; there is no tick that it could wait for.
+    """
+    spent = held.attempt >= held.max_attempts
+    failed = outcome in {"FAILED", "LOST"} and not held.dry_run
+    give: Literal["tick", "retry", "back"]
+    if outcome in {"HANDED_OVER", "REVOKED"} or (held.dry_run and held.trigger == "inline"):
+        give, attempt = "back", held.attempt - 1
+    elif failed and not spent:
+        give, attempt = ("retry" if outcome == "FAILED" else "back"), held.attempt
+    else:
+        give, attempt = "tick", 0
+    tick = schedule.tick_after(held.schedule, held.tz, held.started_at)
+    if tick is None and failed and spent:
+        tick = at + longest_backoff
+    return Closing(
+        outcome=outcome,
+        give=give,
+        attempt=attempt,
+        tick=as_text(tick),
+        backoff=backoff,
+        error=error,
+        result=result,
+        counts=counts,
+    )
+
+
+def lapsed(ttl: timedelta, name: str | None = None) -> list[Lapsed]:
+    """Return the runs whose lease is over, of all collectors or of one."""
+    return [Lapsed(*row) for row in ledger_db.run(statements.LAPSED, {"ttl": ttl, "name": name})]
+
+
+def close_lost(run: Lapsed, ttl: timedelta) -> bool:
+    """End the backend of a lapsed run, then close it as LOST; False if somebody else was faster."""
+    ledger_db.run(statements.END_BACKEND, {"application_name": f"collectkit {run.run}"})
+    reason = f"lost: {run.worker} stopped renewing run {run.run} (attempt {run.attempt} of {run.max_attempts})"
+    return close(run, closing(run, "LOST", at=run.at, error=reason), ttl)
+
+
+def due(mine: list[str], room: int) -> list[str]:
+    """Return at most ``room`` claimable collectors of ``mine``, and mark them as nudged."""
+    rows = ledger_db.run(statements.DUE, {"mine": mine, "room": room})
+    return [name for (name,) in rows]
+
+
+def request(name: str, by: str, note: str | None) -> bool:
+    """Make the collector due now and write down who asked; False if there is no such collector."""
+    return bool(ledger_db.run(statements.REQUEST, {"name": name, "by": by, "note": note}))
+
+
+def seconds_to_next_due(mine: list[str]) -> float | None:
+    """Return the seconds until the earliest due time in the future, None if there is none."""
+    rows = ledger_db.run(statements.NEXT_DUE, {"mine": mine})
+    seconds: float | None = rows[0][0]
+    return seconds
+
+
+def heal(ticks: dict[str, datetime]) -> None:
+    """Pull due times that lie beyond the next tick back to it."""
+    ledger_db.run(statements.HEAL, {"names": list(ticks), "ticks": list(ticks.values())})
+
+
+def as_text(moment: datetime | None) -> str:
+    """Return the moment as the ledger takes it: Python has no infinity, so times go in as text."""
+    return "infinity" if moment is None else moment.isoformat()

@@ -1,0 +1,182 @@
+"""Bringing the database to what the code says: our schema, collectors' tables, and their declarations in the ledger."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import peewee
+from playhouse.migrations import Runner
+from playhouse.postgres_ext import Psycopg3Database
+
+from collectkit import ledger, statements
+from collectkit.collector import Collector
+from collectkit.database import SESSION, clock, database, ledger_db
+from collectkit.declaration import Declaration
+from collectkit.discovery import Discovered
+from collectkit.errors import DatabaseUnavailable
+from collectkit.schedule import stale_at, tick_after
+
+# Any number that no other program uses for an advisory lock on the same database.
+_LOCK = 4_027_310_915
+_TRIES = 30
+
+logger = logging.getLogger(__name__)
+
+
+def migrate(discovered: Discovered) -> list[str]:
+    """Bring schema, tables and declarations up to date; return what was done, one line each, nothing if all was well.
+
+    One at a time, under an advisory lock. A statement waits two seconds for a table's lock and is then tried again, so
+    that the renewal of leases never queues behind it for long.
+
+    Raises:
+        DatabaseUnavailable: PostgreSQL does not answer, or refuses.
+    """
+    clock()  # a server that does not answer is said as everywhere else
+    db = Psycopg3Database(
+        database.database, application_name="collectkit migrate", options=f"{SESSION} -c lock_timeout=2000"
+    )
+    try:
+        with db.connection_context():
+            db.execute_sql("SET lock_timeout = 0")
+            db.execute_sql("SELECT pg_advisory_lock(%s)", (_LOCK,))
+            db.execute_sql("SET lock_timeout = 2000")
+            done = _patiently(lambda: _own_schema(db))
+            for package in _packages(discovered):
+                done += _patiently(lambda package=package: _tables(db, package, discovered))  # type: ignore[misc]
+        done += reconcile(discovered)
+    except peewee.DatabaseError as error:
+        words = " ".join(str(error).split())
+        message = f"migrate: PostgreSQL refused: {words}; nothing of the step that failed was kept, run it again"
+        raise DatabaseUnavailable(message) from error
+    return done
+
+
+def reconcile(discovered: Discovered) -> list[str]:
+    """Write declarations into the ledger where they differ, and retire what is gone from the packages searched.
+
+    After an import error nothing is retired: a collector whose module is broken is not gone.
+    """
+    done = []
+    stored = _stored()
+    for declaration in discovered.declarations.values():
+        was, until, now = stored.get(declaration.name, (None, None, None))
+        if was == declaration:
+            continue
+        now = now or clock()
+        rows = ledger_db.run(
+            statements.RECONCILE,
+            {
+                "name": declaration.name,
+                "schedule": declaration.schedule,
+                "tz": declaration.tz,
+                "depends_on": list(declaration.depends_on),
+                "after": list(declaration.after),
+                "data_models": list(declaration.data_models),
+                "enabled": declaration.enabled,
+                "max_attempts": declaration.max_attempts,
+                "fresh_for": declaration.fresh_for,
+                "tick": ledger.as_text(tick_after(declaration.schedule, declaration.tz, now)),
+                "stale_at": None
+                if until is None
+                else ledger.as_text(stale_at(declaration.schedule, declaration.tz, declaration.fresh_for, until)),
+            },
+        )
+        if rows:
+            done.append(f"{'added' if rows[0][0] else 'changed'} collector {declaration.name}")
+    return done + _retire(discovered, stored)
+
+
+def drift(discovered: Discovered) -> list[str]:
+    """Return where the ledger differs from the code, one line each; ``migrate`` mends it."""
+    stored = _stored()
+    faults = []
+    for name, declaration in discovered.declarations.items():
+        was = stored.get(name, (None, None, None))[0]
+        if was is None:
+            faults.append(
+                f"collector {name!r}: it has no row in the ledger yet, so it never runs: run `collectkit migrate`"
+            )
+        elif was != declaration:
+            faults.append(f"collector {name!r}: its declaration differs from the ledger: run `collectkit migrate`")
+    return faults
+
+
+def _stored() -> dict[str, tuple[Declaration, Any, Any]]:
+    return {
+        name: (
+            Declaration(name, schedule, tz, tuple(needs), tuple(after), tuple(models), enabled, attempts, fresh_for),
+            until,
+            now,
+        )
+        for name, schedule, tz, needs, after, models, enabled, attempts, fresh_for, until, now in ledger_db.read(
+            statements.DECLARED
+        )
+    }
+
+
+def _retire(discovered: Discovered, stored: Iterable[str]) -> list[str]:
+    if discovered.import_faults:
+        return []
+    gone = [
+        name
+        for name in stored
+        if name not in discovered.declarations
+        and any(name.startswith(f"{package}.") for package in discovered.packages)
+    ]
+    retired = ledger_db.run(statements.RETIRE, {"names": gone}) if gone else []
+    return [f"retired collector {name}" for (name,) in retired]
+
+
+def _own_schema(db: Any) -> list[str]:
+    if not db.execute_sql("SELECT 1 FROM pg_namespace WHERE nspname = 'collectkit'").fetchall():
+        db.execute_sql("CREATE SCHEMA collectkit")
+    applied = Runner(db, str(Path(__file__).parent / "migrations"), "migration", "collectkit").up()
+    return [f"applied migration {name}" for name in applied]
+
+
+def _packages(discovered: Discovered) -> list[str]:
+    return sorted({_package(each) for each in discovered.collectors.values()})
+
+
+def _package(collector: Collector) -> str:
+    """Return the package of the module that declares it; a module on its own, as in a script, is its own."""
+    module = collector.fn.__module__
+    return module.rpartition(".")[0] or module
+
+
+def _tables(db: Any, package: str, discovered: Discovered) -> list[str]:
+    """Run the package's own migrations, or create its missing tables if it has none."""
+    directory = Path(str(importlib.import_module(package).__file__)).parent / "migrations"
+    if directory.is_dir():
+        applied = Runner(db, str(directory), f"migration_{package.replace('.', '_')}", "collectkit").up()
+        return [f"applied migration {name} of {package}" for name in applied]
+    models = {
+        model
+        for each in discovered.collectors.values()
+        if _package(each) == package
+        for model in each.declared.data_models
+    }
+    metas = {model: model._meta for model in models}  # noqa: SLF001 - Peewee's documented name
+    missing = [model for model, meta in metas.items() if not db.table_exists(meta.table_name, schema=meta.schema)]
+    with db.bind_ctx(missing, bind_refs=False, bind_backrefs=False):
+        db.create_tables(missing)
+    return [f"created table {metas[model].table_name}" for model in missing]
+
+
+def _patiently(step: Callable[[], list[str]]) -> list[str]:
+    """Try a step again while somebody else holds a lock that it needs."""
+    for attempt in range(1, _TRIES + 1):
+        try:
+            return step()
+        except peewee.OperationalError as error:
+            if attempt == _TRIES or "lock timeout" not in str(error):
+                raise
+            logger.info("migrate: a table is locked, trying again (%s of %s)", attempt, _TRIES)
+            time.sleep(0.5)
+    raise AssertionError

@@ -1,0 +1,169 @@
+"""Configuration, read from the environment once, at the edge, into a frozen object; nobody else reads it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+
+from collectkit.errors import SettingsError
+
+_SECRETS = frozenset({"database_url", "broker_url", "jwt_key"})
+_SHORTEST_LEASE = timedelta(seconds=1)
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator decides; each field is read from ``COLLECTKIT_`` and its name in capitals.
+
+    Attributes:
+        database_url: PostgreSQL, as ``postgresql://role:password@host/database``. Unset: the embedded server of
+            ``collectkit up`` in ``state_dir``.
+        broker_url: Redis or Valkey, as ``redis://host:6379/0`` or ``unix:///path``. Unset: the embedded server.
+        state_dir: where embedded servers and generated keys live.
+        collectors: the packages below which every ``tasks.py`` is looked for, separated by commas.
+        dry_run: roll back every checkpoint of every collector that does not say otherwise.
+        lease_ttl: how long a run may go without renewing its lease, in seconds; it is renewed three times as often.
+        jwt_key: the key that signs tokens. Unset: made once in ``state_dir``.
+        bind: the address of the service, ``host:port``.
+        ready_after: how long, in seconds, a collector may be overdue before ``/collectors/ready`` says 503.
+        log_format: ``console`` for people, ``json`` for machines.
+    """
+
+    database_url: str | None = None
+    broker_url: str | None = None
+    state_dir: Path = Path("var")
+    collectors: tuple[str, ...] = ("collectors",)
+    dry_run: bool | None = None
+    lease_ttl: timedelta = timedelta(seconds=30)
+    jwt_key: str | None = None
+    bind: str = "127.0.0.1:8000"
+    ready_after: timedelta = timedelta(seconds=60)
+    log_format: Literal["console", "json"] = "console"
+
+    def __repr__(self) -> str:
+        """Show every field but the secrets, which read ``***``."""
+        shown = (
+            f"{field}={'***' if field in _SECRETS and value is not None else repr(value)}"
+            for field, value in ((name, getattr(self, name)) for name in self.__struct_fields__)
+        )
+        return f"Settings({', '.join(shown)})"
+
+
+class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The base of one collector's own settings: derive, add typed fields, and call ``load`` at import.
+
+    Attributes:
+        enabled: whether the collector runs at all; pass it to the decorator's ``enabled=``.
+    """
+
+    enabled: bool = True
+
+    @classmethod
+    def load(cls, prefix: str, environ: Mapping[str, str] = os.environ) -> Self:
+        """Read each field from ``PREFIX_FIELD``: ``load("KEV_COLLECTOR")`` reads ``KEV_COLLECTOR_URL`` and the like.
+
+        Raises:
+            SettingsError: naming every variable that cannot be used.
+        """
+        return _read(cls, prefix, environ)
+
+
+def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the ``COLLECTKIT_*`` variables; an empty one counts as unset.
+
+    Raises:
+        SettingsError: naming every variable that cannot be used, without showing a secret's value.
+    """
+    settings = _read(Settings, "COLLECTKIT", environ)
+    faults = [*_url_faults(settings), *_value_faults(settings)]
+    if faults:
+        raise SettingsError(faults)
+    return msgspec.structs.replace(settings, state_dir=settings.state_dir.absolute())
+
+
+def _read(cls: type[T], prefix: str, environ: Mapping[str, str]) -> T:
+    faults: list[str] = []
+    values: dict[str, Any] = {}
+    hints = get_type_hints(cls)
+    for field in msgspec.structs.fields(cls):
+        variable = f"{prefix}_{field.name.upper()}"
+        text = environ.get(variable, "").strip()
+        if not text:
+            continue
+        try:
+            values[field.name] = _parse(text, hints[field.name])
+        except (msgspec.ValidationError, ValueError) as error:
+            shown = "the value" if _is_secret(field.name) else repr(text)
+            faults.append(f"{variable}: {shown} cannot be used: {error}")
+    if faults:
+        raise SettingsError(faults)
+    return cls(**values)
+
+
+def _parse(text: str, wanted: Any) -> Any:
+    if wanted is Path:
+        return Path(text).expanduser()
+    if wanted is timedelta:
+        return _seconds(text)
+    if wanted in (bool, bool | None):
+        return _flag(text)
+    if wanted == tuple[str, ...]:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return msgspec.convert(text, wanted, strict=False)
+
+
+def _seconds(text: str) -> timedelta:
+    try:
+        return timedelta(seconds=float(text))
+    except (ValueError, OverflowError):
+        message = "a number of seconds is wanted"
+        raise ValueError(message) from None
+
+
+def _flag(text: str) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    try:
+        return words[text.lower()]
+    except KeyError:
+        message = "true or false is wanted"
+        raise ValueError(message) from None
+
+
+def _is_secret(field: str) -> bool:
+    return field in _SECRETS or field.endswith(("_key", "_token", "_password", "_secret"))
+
+
+def _url_faults(settings: Settings) -> list[str]:
+    wanted = {
+        "database_url": ({"postgresql", "postgres"}, "postgresql://"),
+        "broker_url": ({"redis", "rediss", "unix"}, "redis://, rediss:// or unix://"),
+    }
+    faults = []
+    for field, (schemes, words) in wanted.items():
+        url = getattr(settings, field)
+        if url is not None and urlsplit(url).scheme not in schemes:
+            faults.append(f"COLLECTKIT_{field.upper()}: the value cannot be used: it should begin with {words}")
+    return faults
+
+
+def _value_faults(settings: Settings) -> list[str]:
+    faults = []
+    if settings.lease_ttl < _SHORTEST_LEASE:
+        faults.append("COLLECTKIT_LEASE_TTL: a lease lasts at least one second")
+    if settings.ready_after <= timedelta(0):
+        faults.append("COLLECTKIT_READY_AFTER: the limit is a number of seconds above zero")
+    if not settings.collectors:
+        faults.append("COLLECTKIT_COLLECTORS: at least one package is wanted")
+    host, _, port = settings.bind.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        faults.append(f"COLLECTKIT_BIND: {settings.bind!r} cannot be used: host:port is wanted")
+    if settings.jwt_key is not None and len(settings.jwt_key.encode()) < 32:
+        faults.append("COLLECTKIT_JWT_KEY: the key has at least 32 bytes (RFC 7518, section 3.2)")
+    return faults

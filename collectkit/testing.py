@@ -1,0 +1,104 @@
+"""Fixtures for tests of collectors, against a real PostgreSQL and a real Valkey; pytest finds them by itself.
+
+``COLLECTKIT_TEST_DATABASE_URL`` and ``COLLECTKIT_TEST_BROKER_URL`` name servers to use instead of embedded ones. The
+database is emptied before each test.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from collectkit.settings import Settings
+
+
+@dataclass(frozen=True)
+class TestDatabase:
+    """A clean, migrated database that collectkit is connected to.
+
+    Attributes:
+        settings: what ``connect()`` was given.
+    """
+
+    __test__ = False
+
+    settings: Settings
+
+    def enrol(self, *collectors: object) -> None:
+        """Create the tables and ledger rows of these collectors, as ``collectkit migrate`` does for discovered ones."""
+        from collectkit.collector import Collector
+        from collectkit.discovery import describe
+        from collectkit.migrate import migrate
+
+        migrate(describe([each for each in collectors if isinstance(each, Collector)]))
+
+
+@pytest.fixture(scope="session")
+def collectkit_state_dir() -> Iterator[Path]:
+    """Give a directory for embedded servers; short, for a socket's path may have about a hundred bytes."""
+    directory = Path(tempfile.mkdtemp(prefix="collectkit-"))
+    directory.chmod(0o711)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def collectkit_database_url(collectkit_state_dir: Path) -> Iterator[str]:
+    """Give the address of a PostgreSQL database that tests may empty."""
+    url = os.environ.get("COLLECTKIT_TEST_DATABASE_URL")
+    if url:
+        yield url
+        return
+    from collectkit.embedded import EmbeddedPostgres
+
+    # What a crash of the machine would lose is of no interest to a test.
+    server = EmbeddedPostgres(collectkit_state_dir, settings={"fsync": "off", "synchronous_commit": "off"})
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def collectkit_broker_url(collectkit_state_dir: Path) -> Iterator[str]:
+    """Give the address of a Valkey that tests may empty."""
+    url = os.environ.get("COLLECTKIT_TEST_BROKER_URL")
+    if url:
+        yield url
+        return
+    from collectkit.embedded import EmbeddedValkey
+
+    server = EmbeddedValkey(collectkit_state_dir)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def collectkit_db(collectkit_database_url: str, tmp_path: Path) -> Iterator[TestDatabase]:
+    """Give a clean, migrated database, and forget afterwards the collectors that the test declared."""
+    from collectkit.broker import broker
+    from collectkit.database import connect, database, disconnect, ledger_db
+    from collectkit.discovery import describe
+    from collectkit.migrate import migrate
+
+    settings = Settings(database_url=collectkit_database_url, state_dir=tmp_path)
+    connect(settings)
+    known = dict(broker.actors)
+    ledger_db.run("DROP SCHEMA IF EXISTS collectkit CASCADE")
+    for (table,) in ledger_db.run("SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public'"):
+        ledger_db.run(f"DROP TABLE IF EXISTS public.{table} CASCADE")
+    migrate(describe([]))
+    yield TestDatabase(settings)
+    if database.is_closed() is False:
+        database.release()
+    disconnect()
+    broker.actors.clear()
+    broker.actors.update(known)

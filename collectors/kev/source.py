@@ -1,0 +1,56 @@
+"""CISA's Known Exploited Vulnerabilities catalogue as it is published: one JSON file, always whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import date, datetime
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
+
+from collectkit import Download
+
+URL = "https://www.cisa.gov/sites/default/files/feeds/known_exploited_vulnerabilities.json"
+
+
+class Entry(Struct, frozen=True, kw_only=True, rename="camel"):
+    """One listed vulnerability, its fields named as the columns of the table; fields that are new are passed over."""
+
+    cve_id: Annotated[str, Meta(pattern="^CVE-[0-9]{4}-[0-9]{4,19}$")] = field(name="cveID")
+    vendor_project: str
+    product: str
+    vulnerability_name: str
+    date_added: date
+    short_description: str
+    required_action: str
+    due_date: date
+    known_ransomware_campaign_use: str | None = None  # "Known" or "Unknown"; a file without it has not said "Unknown"
+    notes: str = ""
+    cwes: tuple[str, ...] = ()  # since 2024-06-26
+
+
+class Catalog(Struct, frozen=True, kw_only=True, rename="camel"):
+    """One version of the catalogue."""
+
+    catalog_version: str
+    date_released: Annotated[datetime, Meta(tz=True)]
+    count: int
+    vulnerabilities: tuple[Entry, ...]
+
+    def repeated(self) -> list[str]:
+        """Return the ids that are listed more than once: it has happened, with different dates, for a day."""
+        times = Counter(entry.cve_id for entry in self.vulnerabilities)
+        return sorted(cve_id for cve_id, number in times.items() if number > 1)
+
+
+def read_catalog(feed: Download) -> Catalog:
+    """Decode what was downloaded and check that it is whole.
+
+    Raises:
+        FetchError: it is no catalogue (an error page, a cut body), lacks a field, which is named, or lists another
+            number of entries than it says.
+    """
+    catalog = feed.json(Catalog)
+    if catalog.count != len(catalog.vulnerabilities):
+        raise feed.refused(f"says that it lists {catalog.count:,} entries and lists {len(catalog.vulnerabilities):,}")
+    return catalog

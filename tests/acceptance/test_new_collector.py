@@ -1,0 +1,56 @@
+"""A collector as its author starts it: an empty directory, one command, and a worker that knows nothing of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.test_recovery import Site
+
+MINE = "collectors.mine.tasks.mine_collector"
+
+
+@pytest.fixture
+def site():
+    with tempfile.TemporaryDirectory(prefix="ck-", ignore_cleanup_errors=True) as home, Site(Path(home)) as made:
+        made.environ["COLLECTKIT_COLLECTORS"] = "collectors"
+        made.environ["KEV_COLLECTOR_ENABLED"] = "false"
+        made.home = made.home / "empty"
+        made.home.mkdir()
+        yield made
+
+
+def said(site, *arguments):
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env=site.environ,
+        cwd=site.home,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_new_collector_is_loaded_by_a_worker_with_no_other_edit(site):
+    said(site, "-m", "collectkit", "new", "mine")
+    said(site, "-m", "collectkit", "migrate")
+
+    listed = {each["name"] for each in json.loads(said(site, "-m", "collectkit", "list", "--json"))}
+    assert {MINE, "collectors.kev.tasks.kev_collector"} <= listed
+    site.run("worker")
+    site.until(lambda: site.sql("SELECT 1 FROM collectkit.run WHERE collector = %s AND outcome = 'OK'", MINE) == [(1,)])
+
+    assert site.sql("SELECT count(*) FROM public.mine") == [(3,)]
+    standing = json.loads(said(site, "-m", "collectkit", "status", "mine", "--json"))["collectors"]
+    assert standing[MINE]["is_up2date"]
+    again = json.loads(said(site, "-m", "collectkit", "run", "mine", "--json"))
+    assert again["outcome"] == "OK"
+    assert again["counts"].get("inserted", 0) == 0

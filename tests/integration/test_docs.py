@@ -1,0 +1,218 @@
+"""What the documentation says holds: its code runs, its links lead somewhere, and nothing is left out."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+import typer
+
+from collectkit import cli
+from collectkit.broker import broker
+from collectkit.collector import Collector
+from collectkit.database import ledger_db
+from collectkit.discovery import discover
+from collectkit.settings import CollectorSettings, Settings, load_settings
+from collectors.kev.tasks import kev_collector
+from tests.replay import Answer, Replay
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+RUNNABLE = re.compile(r"<!-- runnable: (\S+) -->\n```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\[[^]]+\]\(([^)\s]+)\)")
+FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+# No server listens on the discard port: what needs a broker fails.
+NO_BROKER = "redis://127.0.0.1:9/0"
+
+
+def blocks(page: str) -> dict[str, str]:
+    """The page's blocks that are marked as runnable, by the file that each is."""
+    found = dict(RUNNABLE.findall((ROOT / page).read_text("utf-8")))
+    assert found, f"{page} has no runnable block"
+    return found
+
+
+def python_blocks(page: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def write(directory: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+
+
+def hosts(*pairs: tuple[str, str]) -> Answer:
+    return Answer(body=json.dumps([{"name": name, "address": address} for name, address in pairs]).encode())
+
+
+@pytest.fixture
+def python(db, tmp_path):
+    """Runs Python in a directory of its own, on the test's database and without a broker."""
+
+    def run(*arguments, code=0, **more):
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("COLLECTKIT_", "KEV_"))}
+        environ = inherited | {
+            "COLLECTKIT_DATABASE_URL": db.settings.database_url,
+            "COLLECTKIT_BROKER_URL": NO_BROKER,
+            "COLLECTKIT_STATE_DIR": str(tmp_path / "var"),
+            "PYTHONPATH": str(ROOT),
+        }
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            env=environ | more,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_the_collector_of_the_readme_runs(db):
+    (page,) = [block for block in python_blocks("README.md") if "@collector" in block]
+    before = set(broker.actors)
+    exec(page, {"__name__": "docs.readme"})
+    (name,) = set(broker.actors) - before
+    declared = broker.actors[name]
+    assert isinstance(declared, Collector)
+    db.enrol(declared)
+
+    first, second = declared.run_now(), declared.run_now()
+
+    assert first.counts.inserted == 2
+    assert (second.outcome, second.counts.changed) == ("OK", False)
+
+
+def test_the_service_of_the_readme_answers_without_a_broker(db, python):
+    db.enrol(kev_collector)
+    (service,) = [block for block in python_blocks("README.md") if "freshness" in block]
+    ask = "\nprint(*app({}, lambda status, _: print(status)))"
+
+    assert len([line for line in service.splitlines() if line]) == 6
+    assert python("-c", service + ask).splitlines() == [
+        "503 Stale",
+        r"b'complete until None: due, waiting for a worker\n'",
+    ]
+
+    ledger_db.run(
+        "UPDATE collectkit.collector SET data_state = 'COMPLETE', updated_until_dt = now(), stale_at = 'infinity'"
+    )
+    assert python("-c", service + ask).startswith("200 OK")
+
+
+def test_the_tutorial_holds_step_by_step(python, db, tmp_path):
+    def run(*options, code=0):
+        return json.loads(python("-m", "collectkit", "run", "hosts", "--json", *options, code=code, **environ))
+
+    python("-m", "collectkit", "new", "hosts")
+    write(tmp_path, blocks("docs/tutorial.md"))
+    with Replay() as source:
+        source.answer("/hosts.json", hosts(("ns1", "192.0.2.1"), ("www", "192.0.2.2"), ("mail", "192.0.2.3")))
+        environ = {"HOSTS_COLLECTOR_URL": f"{source.base}/hosts.json"}
+        python("-m", "collectkit", "migrate", **environ)
+
+        first, second = run(), run()
+        source.answer("/hosts.json", hosts(("ns1", "192.0.2.1"), ("www", "192.0.2.9")))
+        dry, third = run("--dry-run"), run()
+        source.answer("/hosts.json", hosts())
+        broken = run(code=1)
+        asked = python("ask.py", **environ)
+        source.answer("/hosts.json", hosts(("ns1", "192.0.2.1")))
+        tested = python(
+            *("-m", "pytest", "-p", "no:cacheprovider", "collectors/hosts"),
+            COLLECTKIT_TEST_DATABASE_URL=db.settings.database_url,
+            **environ,
+        )
+
+    assert first["counts"]["inserted"] == 3
+    assert sum(second["counts"].values()) == 0
+    for each in (dry, third):
+        assert [each["counts"][kind] for kind in ("updated", "unchanged", "removed")] == [1, 1, 1]
+    assert "snapshot refused" in broken["reason"]
+    assert asked == "True\n['ns1', 'www']\n"
+    assert "1 passed" in tested
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_within_the_repository_lead_somewhere(page):
+    targets = [target for target in LINK.findall(FENCED.sub("", page.read_text("utf-8"))) if "://" not in target]
+
+    missing = [target for target in targets if not (page.parent / target.partition("#")[0]).exists()]
+
+    assert missing == []
+
+
+def test_every_page_of_the_docs_can_be_reached_from_their_index():
+    index = ROOT / "docs" / "README.md"
+    linked = {(index.parent / target).resolve() for target in LINK.findall(index.read_text("utf-8"))}
+
+    assert linked >= {page for page in (ROOT / "docs").rglob("*.md") if page != index}
+
+
+def test_every_setting_is_in_the_reference_and_nothing_else_is():
+    page = (ROOT / "docs/reference/settings.md").read_text("utf-8")
+    documented = set(re.findall(r"^\| `(COLLECTKIT_(?!TEST_)\w+)` \|", page, re.MULTILINE))
+
+    assert documented == {f"COLLECTKIT_{field.name.upper()}" for field in msgspec.structs.fields(Settings)}
+
+
+def test_the_defaults_in_the_reference_are_those_of_the_code():
+    page = (ROOT / "docs/reference/settings.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `(COLLECTKIT_(?!TEST_)\w+)` \| (\S+) \|", page, re.MULTILINE))
+    stated = {name: text.strip("`") for name, text in rows.items() if text != "unset"}
+
+    assert load_settings(stated) == load_settings({})
+    assert {name for name, text in rows.items() if text == "unset"} == {
+        f"COLLECTKIT_{field.name.upper()}" for field in msgspec.structs.fields(Settings) if field.default is None
+    }
+
+
+def test_every_setting_of_a_shipped_collector_is_in_the_reference():
+    page = (ROOT / "docs/reference/settings.md").read_text("utf-8")
+    discover(["collectors.kev", "collectors.example"])
+    shipped = [each for each in CollectorSettings.__subclasses__() if each.__module__.startswith("collectors.")]
+
+    assert shipped
+    for each in shipped:
+        prefix = each.__module__.split(".")[1].upper()
+        for field in msgspec.structs.fields(each):
+            assert f"`{prefix}_COLLECTOR_{field.name.upper()}`" in page
+
+
+def commands(group, prefix="collectkit"):
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{prefix} {name}")
+        else:
+            yield f"{prefix} {name}", command
+
+
+def test_every_command_and_option_is_in_the_reference_and_nothing_else_is():
+    page = (ROOT / "docs/reference/commands.md").read_text("utf-8")
+    titles = re.findall(r"^### `(.+)`$", page, re.MULTILINE)
+    known = dict(commands(typer.main.get_command(cli.app)))
+
+    assert sorted(titles) == sorted(known)
+    for name, command in known.items():
+        options = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+        section = page.partition(f"### `{name}`")[2].partition("\n##")[0]
+        assert {option for option in options - {"--json"} if f"`{option}`" not in section} == set(), name
+
+
+def test_every_word_of_the_glossary_is_explained_once():
+    words = re.findall(r"^- \*\*(.+?)\*\*:", (ROOT / "docs/glossary.md").read_text("utf-8"), re.MULTILINE)
+
+    assert len(words) == len(set(words))
+    assert {"claim", "close", "fence", "lease", "nudge", "sweep", "tick", "watermark"} <= set(words)

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from collectkit import Counts, download, read_status
+from collectors.kev import tasks
+from collectors.kev.tasks import KevSettings, kev_collector
+from tests.replay import Answer, Replay
+
+RECORDED = Path(__file__).parents[1] / "data" / "kev"
+FEED = "/known_exploited_vulnerabilities.json"
+
+
+def recorded(version: str) -> bytes:
+    return gzip.decompress((RECORDED / f"known_exploited_vulnerabilities.{version}.json.gz").read_bytes())
+
+
+def changed(body: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
+    catalog = json.loads(body)
+    change(catalog)
+    catalog["count"] = len(catalog["vulnerabilities"])
+    return json.dumps(catalog).encode()
+
+
+class Mirror:
+    """The collector, its source and its table."""
+
+    def __init__(self, source: Replay, database_url: str) -> None:
+        self.source = source
+        self._url = database_url
+
+    def publish(self, body: bytes, etag: str | None = None) -> None:
+        self.source.answer(FEED, Answer(body=body, etag=etag))
+
+    def query(self, statement: Any) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self._url) as connection:
+            return connection.execute(statement).fetchall()
+
+    @property
+    def live(self) -> int:
+        return self.query("SELECT count(*) FROM kev WHERE gone_at IS NULL")[0][0]
+
+    @property
+    def rows(self) -> dict[str, str]:
+        return dict(self.query("SELECT cve_id, xmin::text FROM kev"))
+
+    @property
+    def state(self) -> tuple[datetime | None, dict[str, Any]]:
+        [state] = self.query("SELECT updated_until_dt, meta_attr FROM collectkit.collector")
+        return state
+
+    @property
+    def results(self) -> list[str]:
+        return [result for (result,) in self.query("SELECT result FROM collectkit.run ORDER BY id")]
+
+
+@pytest.fixture
+def mirror(db, monkeypatch):
+    db.enrol(kev_collector)
+    with Replay() as source:
+        monkeypatch.setattr(tasks, "settings", KevSettings(url=source.base + FEED))
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        yield Mirror(source, db.settings.database_url)
+
+
+def test_the_first_catalogue_fills_the_table(mirror):
+    mirror.publish(recorded("2026-07-27"))
+
+    outcome = kev_collector.run_now()
+
+    assert (outcome.outcome, outcome.reason, outcome.counts) == ("OK", None, Counts(inserted=1655))
+    assert mirror.live == 1655
+    assert mirror.results == ["catalogue 2026.07.27: 1,655 inserted"]
+
+
+def test_the_next_catalogue_writes_only_the_rows_that_differ(mirror):
+    mirror.publish(recorded("2026-07-27"))
+    kev_collector.run_now()
+    before = mirror.rows
+
+    mirror.publish(recorded("2026-08-04"))
+    outcome = kev_collector.run_now()
+
+    after = mirror.rows
+    assert outcome.counts == Counts(inserted=5, updated=3, unchanged=1652)
+    assert mirror.live == 1660
+    assert len(after.keys() - before.keys()) == 5
+    assert len([cve_id for cve_id in before if after[cve_id] != before[cve_id]]) == 3
+
+
+def test_values_arrive_typed(mirror):
+    mirror.publish(recorded("2026-08-04"))
+
+    kev_collector.run_now()
+
+    found = mirror.query(
+        "SELECT vendor_project, date_added::text, due_date::text, known_ransomware_campaign_use, cwes, gone_at"
+        " FROM kev WHERE cve_id = 'CVE-2026-18556'"
+    )
+    assert found == [("N-able", "2026-08-04", "2026-08-07", "Unknown", ["CWE-288"], None)]
+
+
+def test_an_entry_that_is_no_longer_listed_is_marked_as_gone(mirror):
+    mirror.publish(recorded("2024-09-19"))
+    kev_collector.run_now()
+
+    mirror.publish(recorded("2024-09-25"))
+    outcome = kev_collector.run_now()
+
+    assert outcome.counts == Counts(inserted=1, updated=1, unchanged=1179, removed=1)
+    assert mirror.live == 1181
+    gone = mirror.query("SELECT cve_id, gone_at <= clock_timestamp() FROM kev WHERE gone_at IS NOT NULL")
+    assert gone == [("CVE-2024-43491", True)]
+
+
+def test_an_entry_that_is_listed_again_is_no_longer_gone(mirror):
+    mirror.publish(recorded("2024-09-19"))
+    kev_collector.run_now()
+    mirror.publish(recorded("2024-09-25"))
+    kev_collector.run_now()
+
+    again = changed(recorded("2024-09-19"), lambda catalog: catalog.update(dateReleased="2024-09-26T15:00:00Z"))
+    mirror.publish(again)
+    outcome = kev_collector.run_now()
+
+    assert outcome.counts == Counts(updated=2, unchanged=1179, removed=1)
+    assert mirror.query("SELECT gone_at FROM kev WHERE cve_id = 'CVE-2024-43491'") == [(None,)]
+
+
+def test_the_cursor_is_stored_beside_the_watermark(mirror):
+    mirror.publish(recorded("2026-07-27"))
+
+    outcome = kev_collector.run_now()
+
+    watermark, meta = mirror.state
+    assert (meta["catalog_version"], meta["date_released"]) == ("2026.07.27", "2026-07-27T19:00:15.863200+00:00")
+    assert watermark == outcome.updated_until == mirror.query("SELECT started_at FROM collectkit.run")[0][0]
+
+
+def test_the_status_shows_the_cursor_and_not_what_fetch_keeps_for_itself(mirror):
+    mirror.publish(recorded("2026-07-27"), etag='"1"')
+    kev_collector.run_now()
+
+    assert read_status()[kev_collector.name].cursor.keys() == {"catalog_version", "date_released"}
+
+
+def test_a_304_moves_the_watermark_and_no_row(mirror):
+    mirror.publish(recorded("2026-07-27"), etag='"1"')
+    kev_collector.run_now()
+    before, watermark = mirror.rows, mirror.state[0]
+
+    outcome = kev_collector.run_now()
+
+    assert [request.status for request in mirror.source.requests] == [200, 304]
+    assert (outcome.outcome, outcome.counts, mirror.results[-1]) == ("OK", Counts(), "unchanged")
+    assert mirror.rows == before
+    assert mirror.state[0] > watermark
+    assert mirror.state[1]["catalog_version"] == "2026.07.27"
+
+
+def test_the_same_bytes_under_another_etag_move_the_watermark_and_no_row(mirror):
+    mirror.publish(recorded("2026-07-27"), etag='"1"')
+    kev_collector.run_now()
+    before, watermark = mirror.rows, mirror.state[0]
+
+    mirror.source.answer(FEED, Answer.gzipped(recorded("2026-07-27"), etag='"2"'))
+    kev_collector.run_now()
+
+    assert mirror.results[-1] == "unchanged"
+    assert mirror.rows == before
+    assert mirror.state[0] > watermark
+
+
+GOOD = recorded("2026-08-04")
+ERROR_PAGE = (RECORDED / "known_exploited_vulnerabilities.2024-11-26-error-page.json").read_bytes()
+SHRUNKEN = changed(GOOD, lambda catalog: catalog["vulnerabilities"].__delitem__(slice(900, None)))
+EMPTY = changed(GOOD, lambda catalog: catalog["vulnerabilities"].clear())
+LACKING = changed(GOOD, lambda catalog: catalog["vulnerabilities"][7].pop("dueDate"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        pytest.param(Answer(body=ERROR_PAGE), "is not JSON, it begins with '<HTML><HEAD>", id="error-page"),
+        pytest.param(Answer(body=ERROR_PAGE, content_type="text/html"), "sent text/html where", id="html"),
+        pytest.param(Answer(body=GOOD[:1_000_000]), "is not JSON", id="truncated"),
+        pytest.param(Answer(body=GOOD, cut_after=1_000), "the body ended after 1,000 of 1,574,298 bytes", id="cut"),
+        pytest.param(Answer(body=EMPTY), "no rows at all", id="empty"),
+        pytest.param(Answer(body=SHRUNKEN), "rows are no longer listed", id="shrunken"),
+        pytest.param(Answer(body=LACKING), "missing required field `dueDate`", id="field-missing"),
+        pytest.param(Answer(status=403, content_type="text/html"), "answered 403 Forbidden", id="403"),
+    ],
+)
+def test_a_broken_catalogue_fails_in_one_line_and_the_old_rows_stand(mirror, answer, reason, monkeypatch):
+    monkeypatch.setattr(download, "_sleep", lambda _: None)
+    mirror.publish(recorded("2026-07-27"))
+    kev_collector.run_now()
+    before, state = mirror.rows, mirror.state
+
+    mirror.source.answer(FEED, answer)
+    outcome = kev_collector.run_now()
+
+    assert outcome.outcome == "FAILED"
+    assert reason in outcome.reason
+    assert "\n" not in outcome.reason
+    assert mirror.rows == before
+    assert mirror.state == state
+
+
+def test_after_a_failure_the_good_catalogue_is_taken(mirror):
+    mirror.publish(recorded("2026-07-27"), etag='"1"')
+    kev_collector.run_now()
+    mirror.source.answer(FEED, Answer(body=b"{}", etag='"2"'))
+    kev_collector.run_now()
+
+    mirror.publish(recorded("2026-08-04"), etag='"2"')
+    outcome = kev_collector.run_now()
+
+    assert outcome.counts == Counts(inserted=5, updated=3, unchanged=1652)
+
+
+def test_a_catalogue_from_a_stale_cache_is_passed_over_and_the_watermark_stays(mirror, caplog):
+    mirror.publish(recorded("2026-08-04"))
+    kev_collector.run_now()
+    before, state = mirror.rows, mirror.state
+
+    mirror.publish(recorded("2026-07-27"))
+    outcome = kev_collector.run_now()
+
+    assert (outcome.outcome, outcome.counts) == ("OK", Counts())
+    assert mirror.results[-1] == "passed over: catalogue 2026.07.27 is older than 2026.08.04"
+    assert "passed over" in caplog.text
+    assert mirror.rows == before
+    assert mirror.state == state
+
+
+def test_of_an_entry_that_is_listed_twice_the_last_is_taken_and_the_log_names_it(mirror, caplog):
+    def repeat(catalog: dict[str, Any]) -> None:
+        catalog["vulnerabilities"].append({**catalog["vulnerabilities"][0], "dateAdded": "2026-07-29"})
+
+    mirror.publish(changed(recorded("2026-07-27"), repeat))
+
+    outcome = kev_collector.run_now()
+
+    assert outcome.counts == Counts(inserted=1655, rejected=1)
+    assert mirror.query("SELECT date_added::text FROM kev WHERE cve_id = 'CVE-2025-68686'") == [("2026-07-29",)]
+    assert "listed more than once, the last entry is taken: CVE-2025-68686" in caplog.text
+
+
+def test_a_dry_run_counts_and_leaves_everything_alone(mirror):
+    mirror.publish(recorded("2026-07-27"))
+    state = mirror.state
+
+    outcome = kev_collector.run_now(dry_run=True)
+
+    assert (outcome.outcome, outcome.counts) == ("OK", Counts(inserted=1655))
+    assert mirror.live == 0
+    assert mirror.state == state

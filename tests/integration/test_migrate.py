@@ -1,0 +1,114 @@
+"""Migration and reconciliation: what the code says becomes what the ledger holds, and nothing is lost by it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import peewee
+
+from collectkit import Model, collector, cron, ledger
+from collectkit.broker import broker
+from collectkit.database import ledger_db
+from collectkit.discovery import Discovered, describe, graph_faults
+from collectkit.migrate import drift, migrate, reconcile
+
+
+class Table(Model):
+    id = peewee.IntegerField(primary_key=True)
+
+
+def declare(schedule="0 * * * *", name="collectors.t.tasks.t", **options):
+    broker.actors.pop(name, None)
+    return collector(periodic=cron(schedule), name=name, **options)(lambda _run: None)
+
+
+def row(what):
+    return ledger_db.run(f"SELECT {what} FROM collectkit.collector")[0][0]
+
+
+def test_migrating_twice_does_nothing_the_second_time(db):
+    found = describe([declare(data_models=[Table])])
+
+    assert migrate(found) == ["created table table", "added collector collectors.t.tasks.t"]
+    assert migrate(found) == []
+
+
+def test_a_waiting_collector_follows_a_changed_schedule(db):
+    reconcile(describe([declare("0 0 1 1 *")]))
+    ledger_db.run("UPDATE collectkit.collector SET next_due_at = clock_timestamp() + interval '100 days'")
+
+    reconcile(describe([declare("*/5 * * * *")]))
+
+    assert row("next_due_at < clock_timestamp() + interval '5 min 1 s'")
+
+
+def test_a_due_retrying_or_running_collector_is_never_delayed_by_a_changed_schedule(db):
+    reconcile(describe([declare("*/5 * * * *")]))
+    was = row("next_due_at")
+
+    reconcile(describe([declare("0 0 1 1 *")]))
+    assert row("next_due_at") == was
+
+    held = ledger.claim("collectors.t.tasks.t", ttl=timedelta(seconds=30), worker="w")
+    reconcile(describe([declare("0 0 1 2 *")]))
+    ledger.close(held, ledger.closing(held, "HANDED_OVER", at=held.started_at), timedelta(seconds=30))
+    assert row("next_due_at") == was
+
+
+def test_what_is_gone_is_retired_and_comes_back_with_its_watermark(db):
+    found = describe([declare()], packages=["collectors"])
+    reconcile(found)
+    ledger_db.run("UPDATE collectkit.collector SET data_state = 'COMPLETE', updated_until_dt = now()")
+
+    assert reconcile(Discovered(("collectors",), {})) == ["retired collector collectors.t.tasks.t"]
+    assert row("retired_at IS NOT NULL")
+
+    assert reconcile(found) == ["changed collector collectors.t.tasks.t"]
+    assert row("retired_at IS NULL AND data_state = 'COMPLETE'")
+
+
+def test_nothing_is_retired_after_an_import_error_or_outside_the_packages(db):
+    reconcile(describe([declare()], packages=["collectors"]))
+
+    assert reconcile(Discovered(("collectors",), {}, ("collectors.t.tasks: broken",))) == []
+    assert reconcile(Discovered(("others",), {})) == []
+
+
+def test_drift_is_named_and_only_migrate_mends_it(db):
+    found = describe([declare()])
+    assert "has no row in the ledger yet" in drift(found)[0]
+
+    reconcile(found)
+    assert drift(found) == []
+
+    assert "differs from the ledger" in drift(describe([declare("1 * * * *")]))[0]
+
+
+def test_unknown_names_disabled_dependencies_and_cycles_are_all_named_at_once(db):
+    found = describe(
+        [
+            declare(name="a", depends_on=["b"]),
+            declare(name="b", depends_on=["a", "nobody"]),
+            declare(name="c", depends_on=["off"]),
+            declare(name="off", enabled=False),
+        ]
+    )
+
+    faults = "\n".join(graph_faults(found.declarations.values()))
+
+    assert "depends_on names 'nobody'" in faults
+    assert "depends on 'off', which is disabled" in faults
+    assert "cycle" in faults
+
+
+def test_after_counts_in_a_cycle(db):
+    found = describe([declare(name="a", depends_on=["b"]), declare(name="b", after=["a"])])
+
+    (fault,) = graph_faults(found.declarations.values())
+    assert fault.startswith("a cycle of depends_on and after: ")
+
+
+def test_collectors_tables_are_in_public_whatever_the_role_is_called(db):
+    migrate(describe([declare(data_models=[Table])]))
+
+    assert ledger_db.run("SELECT schemaname FROM pg_tables WHERE tablename = 'table'") == [("public",)]
