@@ -6,12 +6,15 @@ from playhouse.postgres_ext import DateTimeTZField
 
 from collectkit.boot import setup
 from collectkit.collector import Collector, Outcome, collector
+from collectkit.counts import Counts
 from collectkit.database import connect, disconnect
-from collectkit.errors import CollectkitError, FetchError, LeaseLost, SnapshotRefused
+from collectkit.errors import CollectkitError, FetchError, LeaseLost, SnapshotRefused, TooManyRejected
 from collectkit.fetch import Download, fetch
 from collectkit.freshness import Freshness, complete_until, freshness, request_run
-from collectkit.load import Batch, Counts
+from collectkit.load import Batch
 from collectkit.models import Model
+from collectkit.records import decode_each
+from collectkit.rejection import Rejected
 from collectkit.run import Run
 from collectkit.schedule import CronSpec, cron
 from collectkit.settings import CollectorSettings, Settings, load_settings
@@ -32,14 +35,17 @@ __all__ = [
     "LeaseLost",
     "Model",
     "Outcome",
+    "Rejected",
     "Run",
     "Settings",
     "SnapshotRefused",
+    "TooManyRejected",
     "Window",
     "collector",
     "complete_until",
     "connect",
     "cron",
+    "decode_each",
     "disconnect",
     "fetch",
     "freshness",

@@ -19,11 +19,11 @@ from dramatiq.middleware import Interrupt
 
 from collectkit import ledger, status
 from collectkit.broker import broker
+from collectkit.counts import Counts
 from collectkit.database import database, settings_in_force
 from collectkit.declaration import Options
 from collectkit.errors import CollectkitError, DatabaseUnavailable, DeadlineExceeded, DeclarationError, LeaseLost
 from collectkit.ledger import Claim, Closing
-from collectkit.load import Counts
 from collectkit.maintenance import leases
 from collectkit.run import Run
 from collectkit.schedule import CronSpec

@@ -16,9 +16,13 @@ from uuid import UUID
 
 import msgspec
 import peewee
+import psycopg
 from playhouse import postgres_ext
 
 Convert: TypeAlias = Callable[[Any], object]
+
+MISFITS = (psycopg.DataError, psycopg.ProgrammingError, TypeError, ValueError, ArithmeticError, AttributeError)
+"""What a conversion, or psycopg when it writes the value out, raises for a value that does not fit."""
 
 # Text passes everywhere: PostgreSQL judges what a CSV file says better than Peewee does, to whom bool("false") is True
 # and the decimal "" is 0.
@@ -45,11 +49,15 @@ class Conversion(NamedTuple):
 
     Attributes:
         passing: the exact types whose values go to COPY as they are.
-        convert: what all others go through; may raise TypeError, ValueError or ArithmeticError.
+        convert: what all others go through; may raise one of ``MISFITS``.
     """
 
     passing: frozenset[type]
     convert: Convert
+
+    def ready(self, value: Any) -> Any:
+        """Return the value as psycopg is to write it out."""
+        return value if type(value) in self.passing else self.convert(value)
 
 
 def conversion(field: peewee.Field) -> Conversion:

@@ -145,6 +145,30 @@ class LoadError(CollectkitError):
         super().__init__(f"table {table!r}: rows refused, the old rows stand: {reason}")
 
 
+class TooManyRejected(CollectkitError):
+    """More records of a load are rejected than it may lose; the old rows stand.
+
+    Arguments:
+        table: the table that was to be written.
+        rejected: how many records were rejected.
+        records: of how many that were read.
+        share: the largest part that may be, the ``max_rejected`` of the load.
+        first: why the first of them was.
+    """
+
+    def __init__(self, table: str, rejected: int, records: int, share: float, first: str) -> None:
+        self.table = table
+        self.rejected = rejected
+        self.records = records
+        self.share = share
+        self.first = first
+        super().__init__(
+            f"table {table!r}: load refused, the old rows stand: {rejected:,} of {records:,} records were rejected, "
+            f"more than max_rejected={share:g} allows, the first for: {first}; look at the source, and if it has a new "
+            "form, teach the collector to read it"
+        )
+
+
 class FetchError(CollectkitError):
     """A source did not give what it should; the old rows stand.
 

@@ -9,50 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, LiteralString, NamedTuple
 
-import msgspec
 import peewee
 import psycopg
 from psycopg import sql
 
+from collectkit.counts import Counts
 from collectkit.errors import SnapshotRefused
+from collectkit.rejection import Rejected, Rejections
 from collectkit.rows import Row
+from collectkit.sparing import spare
 from collectkit.staging import NUMBER, Stage, equal_keys, listed, refusals, stage
 from collectkit.target import Key, Target, target
-
-
-class Counts(msgspec.Struct, frozen=True):
-    """How many rows a load touched, and how; counts add up.
-
-    Attributes:
-        inserted: rows that were not there.
-        updated: rows that were there with other values, or were marked as gone and came back.
-        unchanged: rows that were there with the same values; they were not written.
-        removed: rows that the source no longer lists, deleted or marked as gone.
-        rejected: rows that were not used, because a later one has the same key.
-        denied: rows whose key is taken by a row that this load may not see.
-    """
-
-    inserted: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    removed: int = 0
-    rejected: int = 0
-    denied: int = 0
-
-    @property
-    def changed(self) -> bool:
-        """Whether the table is another than before."""
-        return self.inserted + self.updated + self.removed > 0
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(*(ours + theirs for ours, theirs in zip(self._all(), other._all(), strict=True)))
-
-    def __str__(self) -> str:
-        kinds = zip(self._all(), self.__struct_fields__, strict=True)
-        return ", ".join(f"{count:,} {kind}" for count, kind in kinds if count) or "nothing"
-
-    def _all(self) -> tuple[int, ...]:
-        return msgspec.structs.astuple(self)
 
 
 class _Found(NamedTuple):
@@ -66,40 +33,61 @@ class _Found(NamedTuple):
 class Batch:
     """The writing end of a checkpoint: loads rows inside its transaction, which commits or rolls back all of them.
 
+    Arguments:
+        connection: with the transaction open.
+        collector: on whose behalf; rejected records are written down under this name.
+
     Attributes:
         counts: the sum over all loads so far.
     """
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], collector: str) -> None:
         self._connection = connection
+        self._collector = collector
         self._loads = 0
         self.counts = Counts()
 
-    def upsert(self, model: type[peewee.Model], rows: Iterable[Row], key: Key | None = None) -> Counts:
+    def upsert(
+        self,
+        model: type[peewee.Model],
+        rows: Iterable[Row | Rejected],
+        key: Key | None = None,
+        max_rejected: float = 0.01,
+    ) -> Counts:
         """Insert the rows that are new and update those that differ; rows that the source does not mention stay.
 
         Arguments:
             model: whose table is written.
             rows: mappings of field names to values, all with the keys of the first; sequences in the order of the
                 model's fields without those that fill themselves and without ``gone_at``; or msgspec Structs. A
-                generator is read as it comes: memory stays flat. Of several rows with one key the last counts.
+                generator is read as it comes: memory stays flat. Of several rows with one key the last counts. In the
+                place of a row may stand a ``Rejected``.
             key: the field or fields that tell rows apart; the primary key if not given. It needs a unique index.
+            max_rejected: the largest part of all records that may be rejected, 0 to 1. A single one is never too many,
+                unless this is 0.
 
         Returns:
             What was done to how many rows.
 
         Raises:
             LoadError: a row does not fit, by number and column; or the key is none. The transaction is lost.
+            TooManyRejected: more than ``max_rejected`` of the records were rejected. The transaction is lost.
         """
-        return self._load(model, rows, key, None)
+        return self._load(model, rows, key, None, _part("max_rejected", max_rejected))
 
     def replace(
-        self, model: type[peewee.Model], rows: Iterable[Row], key: Key | None = None, max_shrink: float = 0.10
+        self,
+        model: type[peewee.Model],
+        rows: Iterable[Row | Rejected],
+        key: Key | None = None,
+        max_shrink: float = 0.10,
+        max_rejected: float = 0.01,
     ) -> Counts:
         """Make the table hold what the rows say and no more: like ``upsert``, and rows not listed are removed.
 
         Removed means deleted, or, where the model has a field ``gone_at``, marked there with the time and kept; one
-        that is listed again later loses the mark.
+        that is listed again later loses the mark. A row whose new record was rejected stays as it is, if the
+        ``Rejected`` says its key.
 
         Arguments:
             model: as in ``upsert``.
@@ -107,45 +95,62 @@ class Batch:
             key: as in ``upsert``.
             max_shrink: the largest part of the live rows that may go at once, 0 to 1. A cut-off download looks like a
                 source that has dropped most of its rows.
+            max_rejected: as in ``upsert``.
 
         Returns:
             What was done to how many rows.
 
         Raises:
             SnapshotRefused: no rows at all, or more than ``max_shrink`` of the live rows would go. Nothing was written.
-            LoadError: as in ``upsert``.
+            LoadError, TooManyRejected: as in ``upsert``.
         """
-        if not 0 <= max_shrink <= 1:
-            raise ValueError(f"max_shrink is a part of the rows, 0 to 1, and not {max_shrink!r}")
-        return self._load(model, rows, key, max_shrink)
+        return self._load(model, rows, key, _part("max_shrink", max_shrink), _part("max_rejected", max_rejected))
 
     def _load(
-        self, model: type[peewee.Model], rows: Iterable[Row], key: Key | None, max_shrink: float | None
+        self,
+        model: type[peewee.Model],
+        rows: Iterable[Row | Rejected],
+        key: Key | None,
+        max_shrink: float | None,
+        max_rejected: float,
     ) -> Counts:
         self._loads += 1
         into = target(self._connection, model, key)
-        staged = stage(self._connection, into, self._loads, rows)
+        rejections = Rejections(into.name, max_rejected)
+        staged = stage(self._connection, into, self._loads, rejections.sift(rows))
+        rejections.judge()
+        counts = Counts(rejected=rejections.count + staged.superseded)
         if staged.rows:
-            counts = _Merge(self._connection, into, staged).run(max_shrink)
-        elif max_shrink is None:
-            counts = Counts()
-        else:
+            listing = max_shrink is not None
+            spared = spare(self._connection, into, self._loads, rejections.keys) if listing else None
+            counts += _Merge(self._connection, into, staged, spared).run(max_shrink)
+        elif max_shrink is not None:
             raise SnapshotRefused(
                 into.name,
                 "the source gave no rows at all, which is a fault more often than the truth: look at the source; "
                 "to empty the table, delete its rows inside the checkpoint",
             )
+        rejections.write(self._connection, self._collector)
         self.counts += counts
         return counts
+
+
+def _part(name: str, share: float) -> float:
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name} is a part of the rows, 0 to 1, and not {share!r}")
+    return share
 
 
 class _Merge:
     """The statements that bring a table in line with a stage: each is one pass over the rows, none is needed twice."""
 
-    def __init__(self, connection: psycopg.Connection[Any], into: Target, staged: Stage) -> None:
+    def __init__(
+        self, connection: psycopg.Connection[Any], into: Target, staged: Stage, spared: sql.Identifier | None
+    ) -> None:
         self._connection = connection
         self._target = into
         self._stage = staged
+        self._spared = spared
         self._mark = into.gone_at
         self._same = equal_keys(into, "t", "s")
 
@@ -167,14 +172,15 @@ class _Merge:
                 updated += self._update()
                 denied = self._unseen()
         unchanged = self._stage.rows - inserted - updated - denied
-        return Counts(inserted, updated, unchanged, removed, self._stage.superseded, denied)
+        return Counts(inserted, updated, unchanged, removed, denied=denied)
 
     def _look(self, *, listing: bool) -> _Found:
         row = self._run(
             """SELECT count(s.{number}), count(*) FILTER (WHERE {live}),
-                      count(*) FILTER (WHERE {live} AND s.{number} IS NULL)
+                      count(*) FILTER (WHERE {live} AND s.{number} IS NULL AND {not_spared})
                  FROM {table} t {join} JOIN {stage} s ON {same}""",
             live=self._live(),
+            not_spared=self._not_spared(),
             # An upsert of a few rows into a large table must not read all of it.
             join=sql.SQL("LEFT" if listing else "INNER"),
         ).fetchone()
@@ -190,12 +196,16 @@ class _Merge:
 
     def _remove(self) -> int:
         if self._mark is None:
-            return self._run("DELETE FROM {table} t WHERE NOT EXISTS (SELECT FROM {stage} s WHERE {same})").rowcount
+            return self._run(
+                "DELETE FROM {table} t WHERE NOT EXISTS (SELECT FROM {stage} s WHERE {same}) AND {not_spared}",
+                not_spared=self._not_spared(),
+            ).rowcount
         return self._run(
             """UPDATE {table} t SET {gone_at} = clock_timestamp()
-                WHERE {live} AND NOT EXISTS (SELECT FROM {stage} s WHERE {same})""",
+                WHERE {live} AND NOT EXISTS (SELECT FROM {stage} s WHERE {same}) AND {not_spared}""",
             gone_at=sql.Identifier(self._mark.column_name),
             live=self._live(),
+            not_spared=self._not_spared(),
         ).rowcount
 
     def _update(self) -> int:
@@ -236,6 +246,13 @@ class _Merge:
     def _live(self) -> sql.Composable:
         mark = self._mark
         return sql.SQL("true") if mark is None else sql.SQL("t.{} IS NULL").format(sql.Identifier(mark.column_name))
+
+    def _not_spared(self) -> sql.Composable:
+        if self._spared is None:
+            return sql.SQL("true")
+        return sql.SQL("NOT EXISTS (SELECT FROM {} p WHERE {})").format(
+            self._spared, equal_keys(self._target, "p", "t")
+        )
 
     def _run(self, statement: LiteralString, **parts: sql.Composable) -> psycopg.Cursor[tuple[Any, ...]]:
         query = sql.SQL(statement).format(

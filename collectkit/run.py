@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 
 from collectkit import ledger, schedule
+from collectkit.counts import Counts
 from collectkit.database import database, writing
 from collectkit.errors import CheckpointRefused, LeaseLost
 from collectkit.ledger import Claim
-from collectkit.load import Batch, Counts
+from collectkit.load import Batch
 from collectkit.windows import Window, windows
 
 # Hosts' clocks differ: up to this much a watermark may be ahead of the database's clock, or behind the stored one.
@@ -94,7 +95,7 @@ class Run:
             with writing(self._claim.application_name, idle_limit) as now:
                 until = self._watermark(updated_until_dt, now)
                 self._check_complete(complete, until)
-                self._batch = Batch(database.connection())
+                self._batch = Batch(database.connection(), self.name)
                 written_before = database.rows_written
                 yield self._batch
                 counts = self.counts + self._batch.counts

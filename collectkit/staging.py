@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 from psycopg.adapt import PyFormat, Transformer
 
-from collectkit.conversion import conversion
+from collectkit.conversion import MISFITS, conversion
 from collectkit.errors import LoadError
 from collectkit.rows import Row, Shape, shape
 from collectkit.target import Field, Target
@@ -30,8 +30,6 @@ _LONGEST_REASON: Final = 200
 NUMBER: Final = sql.Identifier("row number")
 # Below this the planner's guesses about a table without statistics are good enough.
 _ANALYZE_FROM: Final = 1000
-# What a conversion, or psycopg when it writes the value out, raises for a value that does not fit.
-_MISFITS: Final = (psycopg.DataError, psycopg.ProgrammingError, TypeError, ValueError, ArithmeticError, AttributeError)
 _NO_ROW: Final = object()
 
 logger = logging.getLogger(__name__)
@@ -161,7 +159,7 @@ def _copy(
                 values = (*values, *(make() for make in makers))
             try:
                 write((number, *[v if type(v) in p else c(v) for v, p, c in zip(values, passing, convert)]))  # noqa: B905 - hot
-            except _MISFITS:
+            except MISFITS:
                 if misfit := _misfit(cursor, target, number, zip(fields, values, strict=True)):
                     raise misfit from None
                 raise
@@ -174,14 +172,13 @@ def _misfit(
     """Return the error that names the one of ``values`` that cannot be written, found by trying each again."""
     transformer = Transformer(cursor)
     for field, value in values:
-        passing, convert = conversion(field)
         try:
-            ready = value if type(value) in passing else convert(value)
+            ready = conversion(field).ready(value)
             if ready is not None:
                 transformer.get_dumper(ready, PyFormat.TEXT).dump(ready)
         except UnicodeError:
             reason = "holds text that is not valid Unicode"
-        except _MISFITS as error:
+        except MISFITS as error:
             nul = isinstance(error, psycopg.DataError) and "NUL" in str(error)
             reason = (
                 "holds a NUL character, which PostgreSQL cannot store"

@@ -8,14 +8,15 @@ from typing import Any
 
 import peewee
 
+from collectkit.counts import Counts
 from collectkit.database import database, writing
-from collectkit.load import Batch, Counts
+from collectkit.load import Batch
 
 
 @contextmanager
 def checkpoint(idle_limit_ms: int = 30_000) -> Iterator[Batch]:
     with writing("a load", idle_limit_ms):
-        yield Batch(database.connection())
+        yield Batch(database.connection(), "tests.a_collector")
 
 
 def upsert(model: type[peewee.Model], rows: Any, **options: Any) -> Counts:

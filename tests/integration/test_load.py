@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from playhouse.postgres_ext import DateTimeTZField
 
+from collectkit.counts import Counts
 from collectkit.database import database
 from collectkit.errors import LoadError, SnapshotRefused
-from collectkit.load import Counts
 from collectkit.models import Model
 from tests.loading import checkpoint, create, execute, query, replace, upsert, versions
 

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from playhouse.postgres_ext import ArrayField, BinaryJSONField, DateTimeTZField
 
+from collectkit.counts import Counts
 from collectkit.errors import SnapshotRefused
-from collectkit.load import Counts
 from collectkit.models import Model
+from collectkit.rejection import Rejected
 from tests.loading import checkpoint, create, execute
 
 FIELDS = ("text", "number", "tags", "doc")
@@ -47,18 +48,21 @@ docs = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=4,
 )
+# Few keys, so that a sequence meets the same row again and again.
+parts, places = st.sampled_from(["a\t", ""]), st.integers(1, 2)
+rejected = st.builds(Rejected, st.binary(max_size=1), st.just("poison"), st.none() | st.tuples(parts, places))
 rows = st.fixed_dictionaries(
     {
-        # Few keys, so that a sequence meets the same row again and again.
-        "part": st.sampled_from(["a\t", ""]),
-        "place": st.integers(1, 2),
+        "part": parts,
+        "place": places,
         "text": st.none() | texts,
         "number": st.none() | st.integers(-2, 2),
         "tags": st.none() | st.lists(st.none() | texts, max_size=3),
         "doc": docs,
     }
 )
-loads = st.tuples(st.sampled_from(["replace", "upsert"]), st.lists(rows, max_size=6), st.sampled_from([1, 1, 0.5, 0.1]))
+records = st.lists(rows | rows | rejected, max_size=6)
+loads = st.tuples(st.sampled_from(["replace", "upsert"]), records, st.sampled_from([1, 1, 0.5, 0.1]))
 
 
 class Expected:
@@ -68,10 +72,12 @@ class Expected:
         self.marks = marks
         self.rows: dict[tuple[str, int], tuple[dict[str, Any], bool]] = {}
 
-    def load(self, operation: str, snapshot: list[dict[str, Any]], max_shrink: float) -> Counts | None:
-        listed = {(row["part"], row["place"]): {name: row[name] for name in FIELDS} for row in snapshot}
+    def load(self, operation: str, snapshot: list[Any], max_shrink: float) -> Counts | None:
+        spared = {record.key for record in snapshot if isinstance(record, Rejected)}
+        used = [record for record in snapshot if not isinstance(record, Rejected)]
+        listed = {(row["part"], row["place"]): {name: row[name] for name in FIELDS} for row in used}
         live = [key for key, (_, gone) in self.rows.items() if not gone]
-        unlisted = [key for key in live if key not in listed] if operation == "replace" else []
+        unlisted = [key for key in live if key not in {*listed, *spared}] if operation == "replace" else []
         if operation == "replace" and (not listed or len(unlisted) > max_shrink * len(live)):
             return None
         inserted = [key for key in listed if key not in self.rows]
@@ -111,12 +117,12 @@ def test_any_sequence_of_loads_leaves_what_the_same_loads_leave_in_python(db, mo
             wanted = expected.load(operation, snapshot, max_shrink)
             with checkpoint() as batch:
                 if operation == "upsert":
-                    counts = batch.upsert(model, iter(snapshot))
+                    counts = batch.upsert(model, iter(snapshot), max_rejected=1)
                 elif wanted is not None:
-                    counts = batch.replace(model, iter(snapshot), max_shrink=max_shrink)
+                    counts = batch.replace(model, iter(snapshot), max_shrink=max_shrink, max_rejected=1)
                 else:
                     with pytest.raises(SnapshotRefused):
-                        batch.replace(model, iter(snapshot), max_shrink=max_shrink)
+                        batch.replace(model, iter(snapshot), max_shrink=max_shrink, max_rejected=1)
                     counts, expected.rows = None, before
             assert counts == wanted
             assert stored(model) == expected.rows

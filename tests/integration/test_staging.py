@@ -14,8 +14,8 @@ import pytest
 from playhouse.postgres_ext import ArrayField, BinaryJSONField, DateTimeTZField, IntervalField
 from playhouse.postgres_ext import JSONField as TextualJSONField
 
+from collectkit.counts import Counts
 from collectkit.errors import LoadError
-from collectkit.load import Counts
 from collectkit.models import Model
 from tests.loading import checkpoint, create, execute, query, replace, upsert
 

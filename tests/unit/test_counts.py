@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from collectkit.load import Counts
+from collectkit.counts import Counts
 
 
 def test_counts_show_the_kinds_that_there_are_with_thousands_apart():

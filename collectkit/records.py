@@ -1,0 +1,91 @@
+"""Records of a source, decoded one by one: what cannot be read is set aside, and the others are not lost with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import msgspec
+
+from collectkit.rejection import Rejected
+
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+# An even number of backslashes before it: after an odd one it is the text of these six characters.
+_ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+T = TypeVar("T")
+
+
+def decode_each(
+    records: Iterable[bytes | msgspec.Raw],
+    type: type[T],  # noqa: A002 - as in msgspec
+    *,
+    key: str | None = None,
+) -> Iterator[T | Rejected]:
+    """Decode JSON records into ``type``, each by itself; one that does not fit comes out as a ``Rejected``.
+
+    A document is taken apart first, its list declared as ``tuple[msgspec.Raw, ...]``, and its records are decoded as
+    the load asks for them::
+
+        catalog = feed.json(Catalog)
+        batch.replace(Entry, decode_each(catalog.entries, EntryRecord, key="id"))
+
+    Rules that types cannot state go into the type's ``__post_init__``, as a ValueError. A record with a NUL character
+    is rejected too: PostgreSQL cannot store it.
+
+    Arguments:
+        records: JSON, each a whole value.
+        type: a msgspec Struct.
+        key: the field that is the row's key, ``cve_id``, or within other fields, ``cve.id``, as ``type`` names them. It
+            is looked for in a record that is otherwise broken, so that ``replace`` knows which row to leave alone.
+    """
+    decoder = msgspec.json.Decoder(type)
+    find_key = key_finder(type, key)
+    for record in records:
+        try:
+            row = decoder.decode(record)
+            if b"u0000" in bytes(record) and _ESCAPED_NUL.search(record):
+                raise msgspec.DecodeError("holds a NUL character, which PostgreSQL cannot store")
+        except _UNREADABLE as error:
+            yield Rejected(bytes(record), reason_of(error), find_key(record))
+        else:
+            yield row
+
+
+def key_finder(type: type[Any], path: str | None) -> Callable[[bytes | msgspec.Raw], object]:  # noqa: A002 - as above
+    """Return what finds the value at ``path`` in a record, and nothing else; None where it cannot be read.
+
+    Raises:
+        ValueError: ``type`` has no such field.
+    """
+    if path is None:
+        return lambda _record: None
+    names = path.split(".")
+    decoder = msgspec.json.Decoder(_only(type, names))
+
+    def find(record: bytes | msgspec.Raw) -> object:
+        try:
+            found: object = decoder.decode(record)
+        except _UNREADABLE:
+            return None
+        for name in names:
+            found = getattr(found, name)
+        return found
+
+    return find
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a record cannot be read, in one line."""
+    return "is nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def _only(type: Any, names: list[str]) -> type[msgspec.Struct]:  # noqa: A002 - as above
+    """Return a Struct with one field of ``type``, or with one field of one field of it."""
+    known = {f.name: f for f in msgspec.structs.fields(type)}
+    field = known.get(names[0])
+    if field is None:
+        raise ValueError(f"key={names[0]!r} is no field of {type.__name__} ({', '.join(known)})")
+    inner = _only(field.type, names[1:]) if names[1:] else field.type
+    return msgspec.defstruct(type.__name__, [(field.name, inner, msgspec.field(name=field.encode_name))])
