@@ -13,6 +13,7 @@ from collectkit.fetch import Download, fetch
 from collectkit.freshness import Freshness, complete_until, freshness, request_run
 from collectkit.load import Batch
 from collectkit.models import Model
+from collectkit.ratelimit import RateLimit
 from collectkit.records import decode_each
 from collectkit.rejection import Rejected
 from collectkit.run import Run
@@ -35,6 +36,7 @@ __all__ = [
     "LeaseLost",
     "Model",
     "Outcome",
+    "RateLimit",
     "Rejected",
     "Run",
     "Settings",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import BinaryIO, Never
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -14,6 +15,7 @@ from urllib3 import exceptions as http
 from urllib3.util import Retry, Timeout, make_headers
 
 from collectkit.errors import FetchError
+from collectkit.ratelimit import RateLimit
 
 PATIENCE = Retry(total=3, status_forcelist={429, 500, 502, 503, 504}, backoff_factor=1, backoff_jitter=1)
 """Four tries; about 0, 2 and 4 seconds between them, each with up to a second of chance added."""
@@ -40,6 +42,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         fits: says whether a Content-Type may hold what is wanted; it is asked before the body is read.
         max_bytes: the limit of the body as it travels.
         seconds: the limit of everything together, waiting between tries included.
+        limit: counts each request, retries and redirects included, and makes it wait for its turn.
         warn: told about each try that failed, in one line.
     """
 
@@ -50,6 +53,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     retries: Retry
     warn: Callable[[str], None]
+    limit: RateLimit | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,8 +72,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 class _Setback(Exception):
     """A try failed in a way that may pass."""
 
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+    def __init__(self, reason: str, status: int | None = None, retry_after: float | None = None) -> None:
         self.reason = reason
+        self.status = status
         self.retry_after = retry_after
         super().__init__(reason)
 
@@ -107,7 +112,8 @@ def download(wanted: Wanted, into: BinaryIO) -> Answer:
         try:
             patience = patience.increment("GET", error=http.ProtocolError(setback.reason))
         except http.HTTPError:
-            raise FetchError(shown, f"{setback.reason} ({tries} tries)" if tries > 1 else setback.reason) from None
+            reason = f"{setback.reason} ({tries} tries)" if tries > 1 else setback.reason
+            raise FetchError(shown, reason, setback.status) from None
         asked = setback.retry_after
         wait = patience.get_backoff_time() if asked is None else asked
         if wait > LONGEST_WAIT:
@@ -121,33 +127,37 @@ def download(wanted: Wanted, into: BinaryIO) -> Answer:
 
 def _try(wanted: Wanted, into: BinaryIO, ends: float) -> Answer:
     """Ask once, following redirects."""
+    shown = redact(wanted.url)
     target, headers = _address(wanted, wanted.url), {name.lower(): value for name, value in wanted.headers.items()}
     for _ in range(MAX_REDIRECTS + 1):
         address, credentials = _without_user(target)
         with _pool(address.geturl()) as pool:
             try:
-                response = pool.request(
-                    "GET",
-                    address.geturl(),
-                    headers={**credentials, **headers},
-                    timeout=Timeout(connect=min(CONNECT_SECONDS, _left(wanted, ends)), read=_silence(wanted, ends)),
-                    retries=False,
-                    redirect=False,
-                    preload_content=False,
-                    decode_content=False,
-                )
+                with nullcontext() if wanted.limit is None else wanted.limit.request(give_up=ends):
+                    response = pool.request(
+                        "GET",
+                        address.geturl(),
+                        headers={**credentials, **headers},
+                        timeout=Timeout(connect=min(CONNECT_SECONDS, _left(wanted, ends)), read=_silence(wanted, ends)),
+                        retries=False,
+                        redirect=False,
+                        preload_content=False,
+                        decode_content=False,
+                    )
                 try:
                     location = response.get_redirect_location()
                     if not location:
                         return _receive(wanted, response, into, ends)
                 finally:
                     response.close()
+            except TimeoutError:  # the limit's; those of the connection urllib3 has wrapped
+                raise FetchError(shown, f"no turn came within {wanted.seconds:g} s under {wanted.limit}") from None
             except http.HTTPError as error:
                 _explain(error)
         target = _address(wanted, urljoin(address.geturl(), location), from_scheme=address.scheme)
         if _origin(target) != _origin(address):
             headers = {name: value for name, value in headers.items() if name in OPEN_HEADERS}
-    raise FetchError(redact(wanted.url), f"redirects more than {MAX_REDIRECTS} times")
+    raise FetchError(shown, f"redirects more than {MAX_REDIRECTS} times")
 
 
 def _receive(wanted: Wanted, response: urllib3.BaseHTTPResponse, into: BinaryIO, ends: float) -> Answer:
@@ -159,8 +169,8 @@ def _receive(wanted: Wanted, response: urllib3.BaseHTTPResponse, into: BinaryIO,
     if response.status != _OK:
         reason = f"answered {response.status} {response.reason or ''}".rstrip()
         if wanted.retries.is_retry("GET", response.status, "Retry-After" in head):
-            raise _Setback(reason, _retry_after(wanted.retries, response))
-        raise FetchError(shown, reason)
+            raise _Setback(reason, response.status, _retry_after(wanted.retries, response))
+        raise FetchError(shown, reason, response.status)
     if not wanted.fits(head.get("Content-Type", "")):
         raise FetchError(shown, f"sent {head['Content-Type']} where {wanted.headers['Accept']} was asked for")
     if (coding := head.get("Content-Encoding", "identity").strip().lower()) not in {"identity", "gzip", "x-gzip", ""}:

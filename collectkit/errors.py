@@ -175,11 +175,13 @@ class FetchError(CollectkitError):
     Arguments:
         url: the address, already without credentials and query values.
         reason: what came instead.
+        status: the HTTP status of the last answer, if it was the status that was wrong.
     """
 
-    def __init__(self, url: str, reason: str) -> None:
+    def __init__(self, url: str, reason: str, status: int | None = None) -> None:
         self.url = url
         self.reason = reason
+        self.status = status
         super().__init__(f"{url}: {reason}; the old rows stand and the run is tried again")
 
 

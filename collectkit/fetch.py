@@ -20,6 +20,7 @@ from urllib3.util import Retry
 
 from collectkit.download import PATIENCE, Answer, Wanted, download, redact
 from collectkit.errors import FetchError
+from collectkit.ratelimit import RateLimit
 
 META_KEY = "_http"
 """The key of ``meta_attr`` for validators and digests: a rewind drops it; no status shows what begins with `_`."""
@@ -110,6 +111,7 @@ def fetch(
     timeout: timedelta = timedelta(minutes=5),
     headers: Mapping[str, str] | None = None,
     retries: Retry = PATIENCE,
+    limit: RateLimit | None = None,
 ) -> Iterator[Download]:
     """Download the whole body before a checkpoint opens; within the ``with`` it is a file.
 
@@ -136,6 +138,8 @@ def fetch(
         timeout: the limit of everything together, waiting between tries included.
         headers: more of them, for instance a key; they do not follow a redirect to another host.
         retries: urllib3's Retry; which answers are tried again, how often and how soon.
+        limit: what the source takes; each request counts, those that are tried again or redirected included, and waits
+            for its turn, within ``timeout``.
 
     Raises:
         FetchError: in one line, without secrets: the source does not answer, answers with an error, sends too much,
@@ -156,6 +160,7 @@ def fetch(
         seconds=timeout.total_seconds(),
         retries=retries,
         warn=run.log.warning,
+        limit=limit,
     )
     with TemporaryDirectory(prefix="collectkit-") as place:
         body = Path(place, "0")

@@ -15,6 +15,7 @@ from urllib3.util import Retry
 from collectkit.download import PATIENCE, Wanted, _address, redact
 from collectkit.errors import FetchError
 from collectkit.fetch import META_KEY, Download, contradicts, fetch, meta_of
+from collectkit.ratelimit import RateLimit
 from tests.replay import Answer, Replay
 
 BODY = b'{"entries": [1, 2, 3]}'
@@ -332,7 +333,9 @@ class TestRetries:
     def test_a_lasting_failure_is_not_tried_again(self, source, status):
         url = source.answer(FEED, Answer(status=status))
 
-        assert f"answered {status} " in refusal(url)
+        with pytest.raises(FetchError, match=f"answered {status} ") as caught:
+            get(url)
+        assert caught.value.status == status
         assert len(source.requests) == 1
 
     def test_a_body_that_was_cut_is_loaded_again_from_its_begin(self, source):
@@ -450,6 +453,29 @@ class TestLimits:
         refusal(url)
 
         assert list(Path(tmp_path).iterdir()) == []
+
+
+class TestRateLimit:
+    def test_each_try_and_each_redirect_counts(self, source):
+        url = source.answer(FEED, Answer(status=503), Answer.redirect("/elsewhere"))
+        source.answer("/elsewhere", Answer(body=BODY))
+        limit = RateLimit(4, timedelta(hours=1))
+
+        get(url, limit=limit)
+        said = refusal(url, limit=limit)
+
+        assert [request.status for request in source.requests] == [503, 302, 200, 302]
+        assert "no turn came within 300 s under a limit of 4 requests in 3600 s" in said
+
+    def test_a_request_waits_for_its_turn(self, source):
+        url = source.answer(FEED, Answer(body=BODY))
+        limit = RateLimit(2, timedelta(seconds=0.2))
+        began = time.monotonic()
+
+        for _ in range(5):
+            get(url, limit=limit)
+
+        assert time.monotonic() - began > 0.4
 
 
 class TestRedirects:
