@@ -143,6 +143,11 @@ def checkpoint(
     return bool(cursor.rowcount == 1)
 
 
+def progress(held: Claim, done: int, total: int | None) -> None:
+    """Write down how far the run is."""
+    ledger_db.run(statements.PROGRESS, {"done": done, "total": total, "run": held.run})
+
+
 def pull_followers(name: str) -> None:
     """Make due, in the author's open transaction, every collector that follows this one."""
     database.execute_sql(statements.PULL_FOLLOWERS, {"name": name})

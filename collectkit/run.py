@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
+import peewee
 
 from collectkit import ledger, schedule
 from collectkit.counts import Counts
 from collectkit.database import database, writing
-from collectkit.errors import CheckpointRefused, LeaseLost
+from collectkit.errors import CheckpointRefused, CollectkitError, LeaseLost
 from collectkit.ledger import Claim
 from collectkit.load import Batch
 from collectkit.windows import Window, windows
 
 # Hosts' clocks differ: up to this much a watermark may be ahead of the database's clock, or behind the stored one.
 _CLOCK_SKEW = timedelta(minutes=1)
+# Seconds between two lines of progress; and how long a ledger that took none is left alone, for it may take five
+# seconds to find out that it is away.
+_PROGRESS_INTERVAL = 1.0
+_PROGRESS_PATIENCE = 30.0
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +55,7 @@ class Run:
         self._claim = claim
         self._lease_ttl = lease_ttl
         self._batch: Batch | None = None
+        self._next_progress = 0.0
         self.name = claim.name
         self.key = key
         self.id = claim.run
@@ -118,6 +125,26 @@ class Run:
         """Move the watermark without rows: a checkpoint with nothing inside, same arguments, same errors."""
         with self.checkpoint(updated_until_dt, complete, meta_attr):
             pass
+
+    def progress(self, done: int, total: int | None = None) -> None:
+        """Show how far the run is, in ``collectkit status`` and in the service; call it as often as you like.
+
+        It is written at most once a second, the end always; and it is for readers alone, so a database that does not
+        take it is no error of the run. What a killed run had done its checkpoints know, not this.
+
+        Arguments:
+            done: how many of whatever is counted: records, pages, bytes.
+            total: of how many; None if that is not known.
+        """
+        now = time.monotonic()
+        if now < self._next_progress and done != total:
+            return
+        self._next_progress = now + _PROGRESS_INTERVAL
+        try:
+            ledger.progress(self._claim, done, total)
+        except (CollectkitError, peewee.PeeweeException) as error:
+            self._next_progress = now + _PROGRESS_PATIENCE
+            logger.warning("progress of run %s was not written down: %s", self.id, str(error).partition("\n")[0])
 
     def windows(
         self, since: datetime, size: timedelta, overlap: timedelta = timedelta(0), until: datetime | None = None

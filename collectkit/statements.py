@@ -62,6 +62,11 @@ WITH c AS (
 UPDATE collectkit.run r SET counts = %(counts)s, until_after = c.updated_until_dt FROM c WHERE r.id = %(run)s
 """
 
+# For readers alone: nothing is decided by it. A run that somebody else has closed says no more.
+PROGRESS = """
+UPDATE collectkit.run SET done = %(done)s, total = %(total)s WHERE id = %(run)s AND outcome = 'RUNNING'
+"""
+
 # Whoever follows the collector becomes due in the commit that changed its rows; only earlier, never later.
 PULL_FOLLOWERS = """
 UPDATE collectkit.collector SET next_due_at = least(next_due_at, clock_timestamp()), nudged_at = NULL

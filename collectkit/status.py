@@ -24,10 +24,10 @@ SELECT c.name, c.data_state, c.depends_on, c.after, c.last_error, c.data_models,
        ARRAY(SELECT n FROM unnest(c.depends_on) n LEFT JOIN collectkit.collector d ON d.name = n
               WHERE d.data_state IS DISTINCT FROM 'COMPLETE'),
        l.id, l.outcome, l.attempt, l.trigger, l.dry_run, l.scheduled_for, l.started_at, l.finished_at, l.worker,
-       l.counts, l.result, l.error, o.finished_at
+       l.counts, l.result, l.error, l.done, l.total, o.finished_at
   FROM collectkit.collector c
   LEFT JOIN LATERAL (SELECT r.id, r.outcome, r.attempt, r.trigger, r.dry_run, r.scheduled_for, r.started_at,
-                            r.finished_at, r.worker, r.counts, r.result, r.error
+                            r.finished_at, r.worker, r.counts, r.result, r.error, r.done, r.total
                        FROM collectkit.run r WHERE r.collector = c.name ORDER BY r.fence DESC LIMIT 1) l ON true
   LEFT JOIN LATERAL (SELECT r.finished_at FROM collectkit.run r
                       WHERE r.collector = c.name AND r.outcome = 'OK' AND NOT r.dry_run
@@ -69,6 +69,18 @@ class LastRun(msgspec.Struct, frozen=True):
     error: str | None
 
 
+class Progress(msgspec.Struct, frozen=True):
+    """How far a run is by its own account; ``total`` is None if it does not know."""
+
+    done: int
+    total: int | None
+
+    def __str__(self) -> str:
+        if not self.total:
+            return f"{self.done:,} done"
+        return f"{self.done:,} of {self.total:,} done ({100 * self.done // self.total}%)"
+
+
 class Paused(msgspec.Struct, frozen=True):
     """Who paused a collector, when and why."""
 
@@ -88,6 +100,7 @@ class CollectorStatus(msgspec.Struct, frozen=True, kw_only=True):
         next_due: None while it runs, unless one more run was asked for, and for one that only follows others.
         blocked_by: the dependencies that are not complete, whether the collector is due or not.
         cursor: what checkpoints keep in ``meta_attr``, without what fetch keeps there.
+        progress: how far the newest run is, or came; None if it does not say.
         reason: why it does not run right now, in words.
     """
 
@@ -114,6 +127,7 @@ class CollectorStatus(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int]
     last_run: LastRun | None
     last_success: datetime | None
+    progress: Progress | None
     reason: str
 
 
@@ -175,7 +189,8 @@ def _status(row: tuple[Any, ...], *, is_up2date: bool) -> CollectorStatus:
     (_, data, depends_on, after, error, models, until, stale_at, _, enabled, retired_at, paused_at, paused_by,
      paused_note, schedule, tz, meta, next_due, attempt, max_attempts, holder, lease_holds, now, blocked_by,
      *run) = row  # fmt: skip
-    last_success = run.pop()
+    *run, done, total, last_success = run
+    progress = None if done is None else Progress(done, total)
     last_run = None if run[0] is None else LastRun(*run)
     paused = None if paused_at is None else Paused(paused_at, paused_by, paused_note)
     is_due = next_due is not None and next_due <= now
@@ -199,6 +214,7 @@ def _status(row: tuple[Any, ...], *, is_up2date: bool) -> CollectorStatus:
         attempt=attempt,
         max_attempts=max_attempts,
         last_run=last_run,
+        progress=progress,
     )
     return CollectorStatus(
         data=data,
@@ -224,6 +240,7 @@ def _status(row: tuple[Any, ...], *, is_up2date: bool) -> CollectorStatus:
         counts={} if last_run is None else last_run.counts,
         last_run=last_run,
         last_success=last_success,
+        progress=progress,
         reason=why,
     )
 
@@ -242,11 +259,13 @@ def _reason(  # noqa: PLR0911 - one sentence for each thing that can hold a coll
     attempt: int,
     max_attempts: int,
     last_run: LastRun | None,
+    progress: Progress | None,
 ) -> str:
     if lapsed and last_run is not None:
         return f"lost, about to be closed: run {last_run.id} stopped renewing its lease"
     if state == "RUNNING" and last_run is not None:
-        return f"held by run {last_run.id} on {last_run.worker}, running since {_time(last_run.started_at)}"
+        so_far = f": {progress}" if progress else ""
+        return f"held by run {last_run.id} on {last_run.worker}, running since {_time(last_run.started_at)}{so_far}"
     if retired_at is not None:
         return f"retired since {_time(retired_at)}: its code is gone"
     if not enabled:
