@@ -16,16 +16,20 @@ def resolve(part: str, names: Sequence[str]) -> list[str]:
     """Return the full names that ``part`` means: one, or all instances of one parametrised collector.
 
     The whole name wins over a whole segment between dots, and that over any other part of it: ``kev`` is
-    ``collectors.kev.tasks.kev_collector`` even where there is a ``kevlar``.
+    ``collectors.kev.tasks.kev_collector`` even where there is a ``kevlar``. An instance goes by its key too, alone or
+    behind a part of the name: ``PyPI``, ``osv[PyPI]``.
 
     Raises:
         UnknownCollector: it fits none.
         AmbiguousName: it fits several.
     """
-    exactly = [name for name in names if part in {name, family(name)}]
-    segment = [name for name in names if part in family(name).split(".")]
-    anywhere = [name for name in names if part and part in name]
-    found = exactly or segment or anywhere
+    stem, bracket, key = part.partition("[")
+    within = [name for name in names if name.endswith(bracket + key)] if stem and bracket else names
+    exactly = [name for name in within if part == name or stem == family(name)]
+    segment = [name for name in within if stem in family(name).split(".")]
+    its_key = [name for name in names if name.endswith(f"[{part}]")]
+    anywhere = [name for name in within if part and (stem or part) in name]
+    found = exactly or segment or its_key or anywhere
     if not found:
         raise UnknownCollector(part)
     if len({family(name) for name in found}) > 1:

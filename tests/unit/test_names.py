@@ -9,7 +9,7 @@ from collectkit.names import resolve
 
 KEV = "collectors.kev.tasks.kev_collector"
 KEVLAR = "collectors.kevlar.tasks.kevlar_collector"
-OSV = ["collectors.osv.tasks.osv_collector[PyPI]", "collectors.osv.tasks.osv_collector[Go]"]
+OSV = [f"collectors.osv.tasks.osv_collector[{key}]" for key in ("PyPI", "Go", "crates.io", "GoLand")]
 ALL = [KEV, KEVLAR, *OSV]
 
 
@@ -22,11 +22,24 @@ ALL = [KEV, KEVLAR, *OSV]
         ("kevl", [KEVLAR]),
         ("osv", OSV),
         ("collectors.osv.tasks.osv_collector", OSV),
-        ("Go", OSV[1:]),
+        ("Go", OSV[1:2]),
+        ("crates", OSV[2:3]),
+        ("crates.io", OSV[2:3]),
+        ("[crates.io]", OSV[2:3]),
+        ("osv[crates.io]", OSV[2:3]),
+        ("osv_collector[Go]", OSV[1:2]),
+        ("os[Go]", OSV[1:2]),
+        (OSV[2], OSV[2:3]),
+        ("osv[Go", []),
+        ("kev[Go]", []),
+        ("osv[]", []),
     ],
 )
 def test_any_unambiguous_part_will_do(part, found):
-    assert resolve(part, ALL) == found
+    try:
+        assert resolve(part, ALL) == found
+    except UnknownCollector:
+        assert found == []
 
 
 def test_what_fits_none_or_several_is_refused_with_the_candidates():
