@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from playhouse.postgres_ext import DateTimeTZField
 
+from collectkit.acl import acl_scope, add_groups, group_ids, named_acl, set_user_acls
 from collectkit.boot import setup
 from collectkit.collector import Collector, Outcome, collector
 from collectkit.counts import Counts
@@ -11,8 +12,9 @@ from collectkit.database import connect, disconnect
 from collectkit.errors import CollectkitError, FetchError, LeaseLost, SnapshotRefused, TooManyRejected
 from collectkit.fetch import Download, fetch
 from collectkit.freshness import Freshness, complete_until, freshness, request_run
+from collectkit.groups import Acl
 from collectkit.load import Batch
-from collectkit.models import Model
+from collectkit.models import AclModel, Model
 from collectkit.ratelimit import RateLimit
 from collectkit.records import decode_each
 from collectkit.rejection import Rejected
@@ -23,6 +25,8 @@ from collectkit.status import read_status
 from collectkit.windows import Window
 
 __all__ = [
+    "Acl",
+    "AclModel",
     "Batch",
     "CollectkitError",
     "Collector",
@@ -43,6 +47,8 @@ __all__ = [
     "SnapshotRefused",
     "TooManyRejected",
     "Window",
+    "acl_scope",
+    "add_groups",
     "collector",
     "complete_until",
     "connect",
@@ -51,8 +57,11 @@ __all__ = [
     "disconnect",
     "fetch",
     "freshness",
+    "group_ids",
     "load_settings",
+    "named_acl",
     "read_status",
     "request_run",
+    "set_user_acls",
     "setup",
 ]

@@ -18,11 +18,14 @@ from dramatiq import Actor
 from dramatiq.middleware import Interrupt
 
 from collectkit import ledger, status
+from collectkit.acl import RunScope
 from collectkit.broker import broker
 from collectkit.counts import Counts
 from collectkit.database import database, settings_in_force
 from collectkit.declaration import Options
 from collectkit.errors import CollectkitError, DatabaseUnavailable, DeadlineExceeded, DeclarationError, LeaseLost
+from collectkit.groups import Acl
+from collectkit.guard import refuse_unsafe
 from collectkit.ledger import Claim, Closing
 from collectkit.maintenance import leases
 from collectkit.run import Run
@@ -58,6 +61,7 @@ class Collector(Actor[..., Any]):
 
     def __init__(self, fn: Callable[[Run], object], *, declared: Options, **actor: Any) -> None:
         self.declared = declared
+        self._is_safe = False
         super().__init__(fn, **actor)
 
     @property
@@ -118,13 +122,16 @@ class Collector(Actor[..., Any]):
     def _perform(self, claim: Claim, key: str | None) -> Outcome:
         began = time.monotonic()
         ttl = settings_in_force().lease_ttl
-        run = Run(claim, key=key, deadline=claim.started_at + self.declared.deadline, lease_ttl=ttl)
+        scope = RunScope(self.declared.acl)
+        run = Run(claim, key=key, deadline=claim.started_at + self.declared.deadline, lease_ttl=ttl, scope=scope)
         outcome: ledger.Outcome = "HANDED_OVER"
         result: str | None = None
         reason: str | None = "handed over: the process was told to stop"
         run.log.info("run %s started (attempt %s of %s)", claim.run, claim.attempt, claim.max_attempts)
         try:
             leases.hold(claim, ttl, self.declared.deadline)
+            self._refuse_unsafe()
+            scope.open()
             said = self.fn(run)
             outcome, result, reason = "OK", None if said is None else str(said)[:_LONGEST_RESULT], None
         except LeaseLost as error:
@@ -134,7 +141,7 @@ class Collector(Actor[..., Any]):
         except Interrupt:
             pass
         except CollectkitError as error:
-            outcome, reason = "FAILED", str(error)
+            outcome, reason = "FAILED", "; ".join(str(error).splitlines())
         except Exception as error:
             outcome, reason = "FAILED", _one_line(error)
             run.log.exception("run %s failed", claim.run)
@@ -142,6 +149,7 @@ class Collector(Actor[..., Any]):
             outcome, reason = "FAILED", f"called sys.exit({error.code!r})"
         finally:
             leases.let_go(claim)
+            scope.close()
             database.release()
             if outcome != "LOST":
                 closing = ledger.closing(
@@ -153,6 +161,7 @@ class Collector(Actor[..., Any]):
                     error=reason,
                     result=result,
                     counts=msgspec.to_builtins(run.counts),
+                    acl=scope.acted_under(),
                 )
                 complaint = _close(claim, closing, ttl)
                 if complaint is not None:
@@ -161,6 +170,12 @@ class Collector(Actor[..., Any]):
         words = result if outcome == "OK" else reason
         run.log.log(level, "run %s %s in %.1f s: %s", claim.run, outcome, time.monotonic() - began, words or run.counts)
         return Outcome(claim.name, outcome, reason, run.counts, run.updated_until_dt)
+
+    def _refuse_unsafe(self) -> None:
+        """Look at the access groups of its tables before its first run in this process, however that was started."""
+        if not self._is_safe:
+            refuse_unsafe(self.declared.data_models)
+            self._is_safe = True
 
     def _backoff(self, attempt: int) -> timedelta:
         first, longest = self.declared.backoff
@@ -181,6 +196,7 @@ def collector(
     max_attempts: int = 3,
     backoff: tuple[timedelta, timedelta] = (timedelta(seconds=30), timedelta(minutes=15)),
     cursor_keys: Sequence[str] = (),
+    acl: Acl | str | Sequence[str] | None = None,
     name: str | None = None,
     queue: str = "collectors",
 ) -> Callable[[Callable[[Run], object]], Collector]:
@@ -199,6 +215,9 @@ def collector(
         max_attempts: how often it is tried before it waits for the next tick.
         backoff: the wait after the first failure, which doubles, and the longest.
         cursor_keys: the keys of ``meta_attr`` that a rewind drops.
+        acl: the access groups that its runs act under, and stamp rows with: the level ``public``, ``internal`` or
+            ``embargo``, or ``Acl(read=[...], write=[...])``. Several levels in a list: rows then have groups of their
+            own. Without it a run has no group, and tables with access groups are closed to it.
         name: instead of module and function.
         queue: the dramatiq queue of its nudges.
 
@@ -221,6 +240,7 @@ def collector(
             max_attempts=max_attempts,
             backoff=backoff,
             cursor_keys=tuple(cursor_keys),
+            acl=acl if isinstance(acl, Acl | str | None) else tuple(acl),
         )
         faults = [f"collector {full_name!r}: {fault}" for fault in declared.faults()]
         if faults:

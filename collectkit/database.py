@@ -16,6 +16,7 @@ import psycopg
 from playhouse.postgres_ext import PooledPsycopg3Database, Psycopg3Database
 
 from collectkit.errors import DatabaseUnavailable, NotConnected
+from collectkit.scoped import ScopedDatabase
 from collectkit.settings import Settings, load_settings
 
 # A peer that vanished without a word (a host that lost power) is noticed in 25 s, not after the kernel's two hours.
@@ -31,10 +32,11 @@ SESSION = "-c timezone=UTC -c search_path=public"
 _BROKEN = (peewee.OperationalError, peewee.InterfaceError)
 
 
-class ModelDatabase(PooledPsycopg3Database):  # type: ignore[misc]  # Peewee has no types
+class ModelDatabase(PooledPsycopg3Database, ScopedDatabase):  # type: ignore[misc]  # Peewee has no types
     """The pool that models use. Every session is read-only; ``writing()`` opens the only transactions that write.
 
-    It counts the rows that plain Peewee statements wrote, so that a checkpoint knows whether it changed anything.
+    What it executes it executes under the access groups that are in force. It counts the rows that plain Peewee
+    statements wrote, so that a checkpoint knows whether it changed anything.
     """
 
     def begin(self, isolation_level: str | None = None) -> None:

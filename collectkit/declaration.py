@@ -8,7 +8,9 @@ from datetime import timedelta
 
 import peewee
 
+from collectkit.groups import Acl, resolve
 from collectkit.schedule import CronSpec
+from collectkit.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Options:
     max_attempts: int
     backoff: tuple[timedelta, timedelta]
     cursor_keys: tuple[str, ...]
+    acl: Acl | str | tuple[str, ...] | None
 
     def faults(self) -> list[str]:
         """Return what cannot be used, one sentence each."""
@@ -60,4 +63,9 @@ class Options:
             faults.append(f"fresh_for={self.fresh_for}: data would never be fresh")
         if not timedelta(0) < self.backoff[0] <= self.backoff[1]:
             faults.append(f"backoff={self.backoff}: the first wait is above zero and no longer than the longest")
+        if self.acl is not None:
+            try:
+                resolve(self.acl, Settings())
+            except ValueError as error:
+                faults.append(str(error))
         return faults

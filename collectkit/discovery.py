@@ -9,6 +9,8 @@ from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import peewee
+
 from collectkit.broker import broker
 from collectkit.collector import Collector
 from collectkit.declaration import Declaration
@@ -31,6 +33,10 @@ class Discovered:
     collectors: dict[str, Collector]
     import_faults: tuple[str, ...] = ()
     declarations: dict[str, Declaration] = field(default_factory=dict)
+
+    def models(self) -> set[type[peewee.Model]]:
+        """Return the models whose tables the collectors fill."""
+        return {model for each in self.collectors.values() for model in each.declared.data_models}
 
     def faults(self) -> list[str]:
         """Return every fault of imports and of the dependency graph, one line each."""

@@ -59,6 +59,36 @@ class DatabaseUnavailable(CollectkitError):
     """PostgreSQL cannot be reached, or does not hold collectkit's tables."""
 
 
+class UnsafeRole(CollectkitError):
+    """The database role is one that row security does not hold for, so it gets no connection to collectors' tables.
+
+    Arguments:
+        role: its name.
+        superuser: whether it is a superuser; else it has BYPASSRLS.
+        bootstrap: whether it is the superuser that PostgreSQL was set up with, which cannot be made ordinary.
+    """
+
+    def __init__(self, role: str, *, superuser: bool, bootstrap: bool = False) -> None:
+        self.role = role
+        quoted = role.replace('"', '""')
+        cure = (
+            "connect as an ordinary one: CREATE ROLE collectkit LOGIN PASSWORD '...' NOSUPERUSER NOBYPASSRLS; "
+            "CREATE DATABASE collectkit OWNER collectkit"
+            if bootstrap
+            else f'ALTER ROLE "{quoted}" NOSUPERUSER NOBYPASSRLS'
+        )
+        what = "is a superuser" if superuser else "has BYPASSRLS"
+        super().__init__(f"role {role!r} {what}, so row security does not hold for it: {cure}")
+
+
+class UnsafeTables(FaultsFound):
+    """Tables with access groups whose row security is missing or has been changed; every one of them is named."""
+
+
+class ScopeError(CollectkitError):
+    """Access groups are put in force in a way that could not hold."""
+
+
 class BrokerUnavailable(CollectkitError):
     """Redis or Valkey cannot be reached."""
 

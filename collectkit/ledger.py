@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 
 from collectkit import schedule, statements
 from collectkit.database import database, ledger_db
+from collectkit.groups import Acl
 
 Outcome = Literal["OK", "FAILED", "LOST", "HANDED_OVER", "REVOKED"]
 Trigger = Literal["due", "inline"]
@@ -62,6 +63,7 @@ class Closing:
     error: str | None = None
     result: str | None = None
     counts: dict[str, int] | None = None
+    acl: Acl | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ def checkpoint(
     meta: dict[str, Any],
     removed: list[str],
     counts: dict[str, int],
+    acl: Acl | None = None,
 ) -> bool:
     """Write the watermark in the author's open transaction; False if the lease is lost and it must roll back."""
     cursor = database.execute_sql(
@@ -134,6 +137,7 @@ def checkpoint(
             "meta": Jsonb(meta),
             "removed": removed,
             "counts": Jsonb(counts),
+            **_groups(acl),
             "name": held.name,
             "fence": held.fence,
             "token": held.token,
@@ -171,6 +175,7 @@ def close(held: Claim | Lapsed, closing: Closing, ttl: timedelta) -> bool:
             "error": closing.error,
             "result": closing.result,
             "counts": None if closing.counts is None else Jsonb(closing.counts),
+            **_groups(closing.acl),
         },
     )
     return bool(rows)
@@ -186,6 +191,7 @@ def closing(
     error: str | None = None,
     result: str | None = None,
     counts: dict[str, int] | None = None,
+    acl: Acl | None = None,
 ) -> Closing:
     """Decide what the close of a run gives back; the one place of the attempt rule.
 
@@ -218,6 +224,7 @@ def closing(
         error=error,
         result=result,
         counts=counts,
+        acl=acl,
     )
 
 
@@ -254,6 +261,13 @@ def seconds_to_next_due(mine: list[str]) -> float | None:
 def heal(ticks: dict[str, datetime]) -> None:
     """Pull due times that lie beyond the next tick back to it."""
     ledger_db.run(statements.HEAL, {"names": list(ticks), "ticks": list(ticks.values())})
+
+
+def _groups(acl: Acl | None) -> dict[str, list[str] | None]:
+    return {
+        "acl_read": None if acl is None else list(acl.read),
+        "acl_write": None if acl is None else list(acl.write),
+    }
 
 
 def as_text(moment: datetime | None) -> str:

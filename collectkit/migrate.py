@@ -11,7 +11,6 @@ from typing import Any
 
 import peewee
 from playhouse.migrations import Runner
-from playhouse.postgres_ext import Psycopg3Database
 
 from collectkit import ledger, statements
 from collectkit.collector import Collector
@@ -19,7 +18,10 @@ from collectkit.database import SESSION, clock, database, ledger_db
 from collectkit.declaration import Declaration
 from collectkit.discovery import Discovered
 from collectkit.errors import DatabaseUnavailable
+from collectkit.guard import secure
+from collectkit.policies import protected
 from collectkit.schedule import stale_at, tick_after
+from collectkit.scoped import ScopedDatabase
 
 # Any number that no other program uses for an advisory lock on the same database.
 _LOCK = 4_027_310_915
@@ -38,7 +40,7 @@ def migrate(discovered: Discovered) -> list[str]:
         DatabaseUnavailable: PostgreSQL does not answer, or refuses.
     """
     clock()  # a server that does not answer is said as everywhere else
-    db = Psycopg3Database(
+    db = ScopedDatabase(
         database.database, application_name="collectkit migrate", options=f"{SESSION} -c lock_timeout=2000"
     )
     try:
@@ -151,17 +153,26 @@ def _package(collector: Collector) -> str:
 
 
 def _tables(db: Any, package: str, discovered: Discovered) -> list[str]:
-    """Run the package's own migrations, or create its missing tables if it has none."""
-    directory = Path(str(importlib.import_module(package).__file__)).parent / "migrations"
-    if directory.is_dir():
-        applied = Runner(db, str(directory), f"migration_{package.replace('.', '_')}", "collectkit").up()
-        return [f"applied migration {name} of {package}" for name in applied]
+    """Run the package's own migrations, or create its missing tables if it has none; then see to row security."""
     models = {
         model
         for each in discovered.collectors.values()
         if _package(each) == package
         for model in each.declared.data_models
     }
+    directory = Path(str(importlib.import_module(package).__file__)).parent / "migrations"
+    if directory.is_dir():
+        applied = Runner(db, str(directory), f"migration_{package.replace('.', '_')}", "collectkit").up()
+        done = [f"applied migration {name} of {package}" for name in applied]
+    else:
+        done = _missing_tables(db, models)
+    for each in protected(models):
+        with db.atomic():
+            done += secure(db.cursor(), each)
+    return done
+
+
+def _missing_tables(db: Any, models: set[type[peewee.Model]]) -> list[str]:
     metas = {model: model._meta for model in models}  # noqa: SLF001 - Peewee's documented name
     missing = [model for model, meta in metas.items() if not db.table_exists(meta.table_name, schema=meta.schema)]
     with db.bind_ctx(missing, bind_refs=False, bind_backrefs=False):

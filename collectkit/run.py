@@ -13,6 +13,7 @@ import msgspec
 import peewee
 
 from collectkit import ledger, schedule
+from collectkit.acl import RunScope
 from collectkit.counts import Counts
 from collectkit.database import database, writing
 from collectkit.errors import CheckpointRefused, CollectkitError, LeaseLost
@@ -51,8 +52,17 @@ class Run:
         log: a logger that carries the collector's name.
     """
 
-    def __init__(self, claim: Claim, *, key: str | None, deadline: datetime, lease_ttl: timedelta) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        *,
+        key: str | None,
+        deadline: datetime,
+        lease_ttl: timedelta,
+        scope: RunScope,
+    ) -> None:
         self._claim = claim
+        self._scope = scope
         self._lease_ttl = lease_ttl
         self._batch: Batch | None = None
         self._next_progress = 0.0
@@ -102,7 +112,7 @@ class Run:
             with writing(self._claim.application_name, idle_limit) as now:
                 until = self._watermark(updated_until_dt, now)
                 self._check_complete(complete, until)
-                self._batch = Batch(database.connection(), self.name)
+                self._batch = Batch(database.connection(), self.name, self._scope.stamp)
                 written_before = database.rows_written
                 yield self._batch
                 counts = self.counts + self._batch.counts
@@ -190,6 +200,7 @@ class Run:
             meta={key: value for key, value in meta.items() if value is not None},
             removed=[key for key, value in meta.items() if value is None],
             counts=msgspec.to_builtins(counts),
+            acl=self._scope.acted_under(),
         )
         if not held:
             raise LeaseLost(

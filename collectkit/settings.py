@@ -15,6 +15,7 @@ from collectkit.errors import SettingsError
 
 _SECRETS = frozenset({"database_url", "broker_url", "jwt_key"})
 _SHORTEST_LEASE = timedelta(seconds=1)
+_GROUPS = tuple(f"{level}_{use}_groups" for level in ("public", "internal", "embargo") for use in ("read", "write"))
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -34,6 +35,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         bind: the address of the service, ``host:port``.
         ready_after: how long, in seconds, a collector may be overdue before ``/collectors/ready`` says 503.
         log_format: ``console`` for people, ``json`` for machines.
+        acl_namespace: what group names are prefixed with before they become ids; another one makes other groups.
+        public_read_groups: who may read what is stored as ``public``; and so on for ``internal`` and ``embargo``.
+        public_write_groups: under which groups it is written; no account needs them.
     """
 
     database_url: str | None = None
@@ -46,6 +50,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bind: str = "127.0.0.1:8000"
     ready_after: timedelta = timedelta(seconds=60)
     log_format: Literal["console", "json"] = "console"
+    acl_namespace: str = "urn:collectkit:group:"
+    public_read_groups: tuple[str, ...] = ("public",)
+    public_write_groups: tuple[str, ...] = ("public-write",)
+    internal_read_groups: tuple[str, ...] = ("internal",)
+    internal_write_groups: tuple[str, ...] = ("internal-write",)
+    embargo_read_groups: tuple[str, ...] = ("embargo",)
+    embargo_write_groups: tuple[str, ...] = ("embargo-write",)
+
+    @property
+    def all_groups(self) -> frozenset[str]:
+        """Every group that the settings name."""
+        return frozenset(group for field in _GROUPS for group in getattr(self, field))
 
     def __repr__(self) -> str:
         """Show every field but the secrets, which read ``***``."""
@@ -161,6 +177,8 @@ def _value_faults(settings: Settings) -> list[str]:
         faults.append("COLLECTKIT_READY_AFTER: the limit is a number of seconds above zero")
     if not settings.collectors:
         faults.append("COLLECTKIT_COLLECTORS: at least one package is wanted")
+    groupless = [field for field in _GROUPS if not getattr(settings, field)]
+    faults += [f"COLLECTKIT_{field.upper()}: at least one group is wanted" for field in groupless]
     host, _, port = settings.bind.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         faults.append(f"COLLECTKIT_BIND: {settings.bind!r} cannot be used: host:port is wanted")

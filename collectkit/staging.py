@@ -88,6 +88,9 @@ def refusals(target: Target) -> Iterator[None]:
     """Turn PostgreSQL's refusal of a value into one line that does not quote it."""
     try:
         yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        said = error.diag.message_primary or type(error).__name__
+        raise target.refusal(f"{said}; a row needs a group of the run's to read it, and one to write it") from None
     except (psycopg.DataError, psycopg.IntegrityError) as error:
         raise _refused_by(target, error) from None  # the original quotes the row, and a traceback would show it
 

@@ -59,7 +59,9 @@ WITH c AS (
          meta_attr = (meta_attr || %(meta)s) - %(removed)s::text[]
    WHERE name = %(name)s AND fence = %(fence)s AND holder = %(token)s
   RETURNING updated_until_dt)
-UPDATE collectkit.run r SET counts = %(counts)s, until_after = c.updated_until_dt FROM c WHERE r.id = %(run)s
+UPDATE collectkit.run r
+   SET counts = %(counts)s, until_after = c.updated_until_dt, acl_read = %(acl_read)s, acl_write = %(acl_write)s
+  FROM c WHERE r.id = %(run)s
 """
 
 # For readers alone: nothing is decided by it. A run that somebody else has closed says no more.
@@ -91,7 +93,8 @@ WITH c AS (
   RETURNING c.name)
 UPDATE collectkit.run r
    SET outcome = %(outcome)s, finished_at = clock_timestamp(), result = %(result)s, error = %(error)s,
-       counts = coalesce(%(counts)s::jsonb, r.counts)
+       counts = coalesce(%(counts)s::jsonb, r.counts), acl_read = coalesce(%(acl_read)s::text[], r.acl_read),
+       acl_write = coalesce(%(acl_write)s::text[], r.acl_write)
   FROM c WHERE r.id = %(run)s
 RETURNING r.id
 """

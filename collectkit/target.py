@@ -49,6 +49,7 @@ class Target:
         fields: the model's fields in the order of their declaration.
         key: the fields whose values tell one row from another.
         gone_at: the field that marks rows which the source no longer lists, if the model has one.
+        groups: the fields that hold a row's access groups, if the model has them.
         not_null: the names of the columns that take no NULL.
         types: the type of each column, by its name in the catalog.
     """
@@ -58,12 +59,15 @@ class Target:
     fields: Mapping[str, Field]
     key: tuple[Field, ...]
     gone_at: Field | None
+    groups: tuple[Field, ...]
     not_null: frozenset[str]
     types: Mapping[str, str]
 
     def declared(self) -> list[Field]:
         """Return the fields that a row without names fills, in order: not those that fill themselves."""
-        return [f for f in self.fields.values() if not (f.auto_increment or f.sequence) and f is not self.gone_at]
+        # By name: fields of Peewee build a condition when they are compared.
+        others = {f.name for f in (self.gone_at, *self.groups) if f is not None}
+        return [f for f in self.fields.values() if not (f.auto_increment or f.sequence) and f.name not in others]
 
     def compared(self, table: str, field: Field) -> sql.Composable:
         """Return the field's column of ``table`` in a form that can be compared."""
@@ -105,6 +109,7 @@ def target(connection: psycopg.Connection[Any], model: type[peewee.Model], key: 
         fields=fields,
         key=key_fields,
         gone_at=fields.get("gone_at"),
+        groups=tuple(fields[name] for name in ("acl_read", "acl_write") if name in fields),
         not_null=frozenset(column for column, not_null, _ in catalog if not_null),
         types={column: type_name for column, _, type_name in catalog},
     )

@@ -14,8 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from _pytest import fixtures
 
+from collectkit import scope
 from collectkit.settings import Settings
+
+# A fixture may open a scope and yield: it is in force for the tests that ask for it.
+if hasattr(fixtures, "call_fixture_func"):
+    scope.KEEPERS.add(fixtures.call_fixture_func.__code__)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -27,3 +29,13 @@ def broker_url(collectkit_broker_url: str) -> Iterator[str]:
     broker.client.flushall()
     yield collectkit_broker_url
     broker.client.close()
+
+
+@pytest.fixture
+def superuser_url(postgres_url: str, collectkit_state_dir: Path) -> str:
+    """The address of the same database for PostgreSQL's superuser, whom only the embedded server tells us."""
+    if "COLLECTKIT_TEST_DATABASE_URL" in os.environ:
+        pytest.skip("the superuser's password is known for the embedded server alone")
+    password = (collectkit_state_dir / "postgres" / "superuser.password").read_text().strip()
+    _, _, place = postgres_url.partition("@")
+    return f"postgresql://postgres:{password}@{place}"

@@ -63,11 +63,12 @@ def bare(connection: psycopg.Connection) -> None:
     connection.execute(SESSION, (f"collectkit {claimed[0]}", "30000"))
     connection.execute(ROW, (1, claimed[0]))
     mark = {"until": claimed[10], "stale_at": "infinity", "complete": True, "meta": Jsonb({}), "removed": []}
-    connection.execute(statements.CHECKPOINT, held | mark | {"counts": Jsonb({})})
+    groups = {"acl_read": None, "acl_write": None}
+    connection.execute(statements.CHECKPOINT, held | mark | groups | {"counts": Jsonb({})})
     connection.execute(statements.PULL_FOLLOWERS, {"name": "bench.plain"})
     connection.execute("COMMIT")
     ending = {"outcome": "OK", "give": "tick", "attempt": 0, "tick": "infinity", "backoff": TTL, "error": None}
-    connection.execute(statements.CLOSE, held | ending | {"ttl": TTL, "result": None, "counts": Jsonb({})})
+    connection.execute(statements.CLOSE, held | ending | groups | {"ttl": TTL, "result": None, "counts": Jsonb({})})
 
 
 def timed(act, *arguments) -> float:

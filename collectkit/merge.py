@@ -1,0 +1,189 @@
+"""Bringing a table in line with a stage: the statements of a load, each one pass over the rows."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, LiteralString, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from collectkit.access import Access
+from collectkit.counts import Counts
+from collectkit.errors import SnapshotRefused
+from collectkit.staging import NUMBER, Stage, equal_keys, listed, refusals
+from collectkit.target import Target
+
+logger = logging.getLogger(__name__)
+
+
+class _Found(NamedTuple):
+    """What the table holds before a load writes to it."""
+
+    matched: int
+    live: int
+    unlisted: int
+    closed: int
+
+
+class Merge:
+    """The statements that bring a table in line with a stage: none is needed twice.
+
+    Arguments:
+        connection: with the transaction open, in which the access groups are in force.
+        into: the table.
+        staged: the rows of the load.
+        spared: a table of keys that no snapshot removes, if there is one.
+        groups: what access groups mean to the load.
+    """
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        into: Target,
+        staged: Stage,
+        spared: sql.Identifier | None,
+        groups: Access,
+    ) -> None:
+        self._connection = connection
+        self._target = into
+        self._stage = staged
+        self._spared = spared
+        self._groups = groups
+        self._mark = into.gone_at
+        self._same = equal_keys(into, "t", "s")
+
+    def run(self, max_shrink: float | None) -> Counts:
+        """Write what differs, in the order that lets a row take over a unique value which another gives up."""
+        with refusals(self._target):
+            found = self._look(listing=max_shrink is not None)
+            removed = 0
+            if max_shrink is not None:
+                self._check_shrink(found, max_shrink)
+                removed = self._remove() if found.unlisted else 0
+            updated = self._update() if found.matched else 0
+            new = self._stage.rows - found.matched
+            inserted = self._insert() if new > 0 else 0
+            denied = self._denied() if found.closed else 0
+            if inserted < new:
+                # Others hold these keys since we looked. What they have committed a new statement sees, and corrects;
+                # what it still does not see is hidden from us.
+                updated += self._update()
+                denied += self._unseen()
+        if denied:
+            # Not which: whoever may read this must not learn what is there.
+            logger.warning("table %s: %d rows were denied by access groups", self._target.name, denied)
+        unchanged = self._stage.rows - inserted - updated - denied
+        return Counts(inserted, updated, unchanged, removed, denied=denied)
+
+    def _look(self, *, listing: bool) -> _Found:
+        row = self._run(
+            """SELECT count(s.{number}), count(*) FILTER (WHERE {live} AND {ours}),
+                      count(*) FILTER (WHERE {live} AND {ours} AND s.{number} IS NULL AND {not_spared}),
+                      count(s.{number}) FILTER (WHERE NOT {ours})
+                 FROM {table} t {join} JOIN {stage} s ON {same}""",
+            live=self._live(),
+            not_spared=self._not_spared(),
+            # An upsert of a few rows into a large table must not read all of it.
+            join=sql.SQL("LEFT" if listing else "INNER"),
+            ours=self._groups.ours,
+        ).fetchone()
+        return _Found(*row) if row else _Found(0, 0, 0, 0)
+
+    def _check_shrink(self, found: _Found, max_shrink: float) -> None:
+        if found.unlisted and found.unlisted / found.live > max_shrink:
+            raise SnapshotRefused(
+                self._target.name,
+                f"{found.unlisted:,} of {found.live:,} rows are no longer listed, which is more than max_shrink="
+                f"{max_shrink:g} allows: look at the source; if it is right, load it once with a larger max_shrink",
+            )
+
+    def _remove(self) -> int:
+        if self._mark is None:
+            return self._run(
+                "DELETE FROM {table} t WHERE NOT EXISTS (SELECT FROM {stage} s WHERE {same}) AND {not_spared}",
+                not_spared=self._not_spared(),
+            ).rowcount
+        return self._run(
+            """UPDATE {table} t SET {gone_at} = clock_timestamp()
+                WHERE {live} AND NOT EXISTS (SELECT FROM {stage} s WHERE {same}) AND {not_spared}""",
+            gone_at=sql.Identifier(self._mark.column_name),
+            live=self._live(),
+            not_spared=self._not_spared(),
+        ).rowcount
+
+    def _update(self) -> int:
+        assign, differ = self._difference()
+        if not assign:
+            return 0
+        return self._run(
+            "UPDATE {table} t SET {assign} FROM {stage} s WHERE {same} AND ({differ})",
+            assign=sql.SQL(", ").join(assign),
+            differ=sql.SQL(" OR ").join(differ),
+        ).rowcount
+
+    def _denied(self) -> int:
+        """Return how many rows that we see and may not change differ from the source's."""
+        _, differ = self._difference()
+        row = self._run(
+            "SELECT count(*) FROM {table} t JOIN {stage} s ON {same} WHERE NOT {ours} AND ({differ})",
+            ours=self._groups.ours,
+            differ=sql.SQL(" OR ").join([*differ, sql.SQL("false")]),
+        ).fetchone()
+        return row[0] if row else 0
+
+    def _difference(self) -> tuple[list[sql.Composable], list[sql.Composable]]:
+        """Return what brings a row in line with the source's, and the conditions under which it needs it."""
+        key = {f.name for f in self._target.key}
+        columns = [f for f in self._stage.given if f.name not in key]
+        assign: list[sql.Composable] = [sql.SQL("{0} = s.{0}").format(sql.Identifier(f.column_name)) for f in columns]
+        differ: list[sql.Composable] = [
+            sql.SQL("{} IS DISTINCT FROM {}").format(self._target.compared("t", f), self._target.compared("s", f))
+            for f in columns
+        ]
+        # Rows that give gone_at themselves know better than we do who is back.
+        if self._mark is not None and self._mark.name not in {f.name for f in columns}:
+            assign.append(sql.SQL("{} = NULL").format(sql.Identifier(self._mark.column_name)))
+            differ.append(sql.SQL("NOT ({})").format(self._live()))
+        for column, groups in self._groups.stamps.items():
+            assign.append(sql.SQL("{} = {}").format(sql.Identifier(column), groups))
+            differ.append(sql.SQL("{} IS DISTINCT FROM {}").format(sql.Identifier("t", column), groups))
+        return assign, differ
+
+    def _insert(self) -> int:
+        columns = [sql.Identifier(f.column_name) for f in (*self._stage.given, *self._stage.defaults)]
+        stamps = self._groups.stamps
+        # Of rows that we do not see any unique value may be in our way, not the key alone.
+        conflict = sql.SQL("" if self._groups.guarded else "({})").format(listed(self._target.key))
+        return self._run(
+            """INSERT INTO {table} ({columns}) SELECT {values} FROM {stage} s
+                WHERE NOT EXISTS (SELECT FROM {table} t WHERE {same}) ON CONFLICT {conflict} DO NOTHING""",
+            columns=sql.SQL(", ").join([*columns, *map(sql.Identifier, stamps)]),
+            values=sql.SQL(", ").join([*columns, *stamps.values()]),
+            conflict=conflict,
+        ).rowcount
+
+    def _unseen(self) -> int:
+        row = self._run(
+            "SELECT count(*) FROM {stage} s WHERE NOT EXISTS (SELECT FROM {table} t WHERE {same})"
+        ).fetchone()
+        return row[0] if row else 0
+
+    def _live(self) -> sql.Composable:
+        mark = self._mark
+        return sql.SQL("true") if mark is None else sql.SQL("t.{} IS NULL").format(sql.Identifier(mark.column_name))
+
+    def _not_spared(self) -> sql.Composable:
+        if self._spared is None:
+            return sql.SQL("true")
+        return sql.SQL("NOT EXISTS (SELECT FROM {} p WHERE {})").format(
+            self._spared, equal_keys(self._target, "p", "t")
+        )
+
+    def _run(self, statement: LiteralString, **parts: sql.Composable) -> psycopg.Cursor[tuple[Any, ...]]:
+        query = sql.SQL(statement).format(
+            table=self._target.table, stage=self._stage.table, same=self._same, number=NUMBER, **parts
+        )
+        cursor = self._connection.cursor(row_factory=psycopg.rows.tuple_row)
+        # Its text holds this load's own table: it will not come again, so a prepared plan would never be used.
+        return cursor.execute(query, prepare=False)

@@ -1,0 +1,106 @@
+"""A Peewee database that follows the scope: whatever it executes, the transaction's setting says what the scope says.
+
+The setting is compared before each statement and set only where it differs, so nothing has to be undone at the end of a
+scope, after an exception or after a rollback to a savepoint. It is always local to the transaction: when that ends, by
+whatever end, the server forgets it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import peewee
+import psycopg
+from playhouse.postgres_ext import Psycopg3Database
+from psycopg.pq import TransactionStatus
+
+from collectkit.errors import ScopeError, UnsafeRole
+from collectkit.scope import setting_in_force
+
+SETTING: Final = "collectkit.acl"
+_SET: Final = f"SELECT set_config('{SETTING}', %s, true)"
+# After any other kind of statement, ROLLBACK TO SAVEPOINT above all, the setting may be another than we know.
+_KEEPS: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "SAVEPOINT", "RELEASE"})
+_ROLE: Final = "SELECT rolname, rolsuper, rolbypassrls, oid = 10 FROM pg_roles WHERE rolname = current_user"
+
+
+class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no types
+    """Executes every statement under the groups of the scope: a statement outside a transaction gets one of its own.
+
+    Raises:
+        UnsafeRole: on connecting, if the role is one that row security does not hold for.
+    """
+
+    def begin(self, isolation_level: str | None = None) -> None:
+        """Begin a transaction, the scope's groups with it in the same round trip."""
+        self._state.setting = None
+        wanted = setting_in_force()
+        if not wanted:
+            super().begin(isolation_level)
+            self._state.setting = ""
+            return
+        kind = f"TRANSACTION ISOLATION LEVEL {isolation_level}" if isolation_level else ""
+        # No parameters and no preparing: that lets one message hold two statements. Nothing but ids is in the text.
+        with peewee.__exception_wrapper__:  # type: ignore[attr-defined]  # there is no public name
+            self.cursor().execute(f"BEGIN {kind}; {_SET.replace('%s', psycopg.sql.quote(wanted))}", prepare=False)
+        self._state.setting = wanted
+
+    def execute_sql(self, sql: str, params: Any = None, named_cursor: Any = None) -> Any:
+        """Execute one statement under the groups that are in force here and now."""
+        if self._is_outside():
+            if not setting_in_force():
+                self._state.setting = None
+                return super().execute_sql(sql, params, named_cursor)
+            return self._in_its_own_transaction(sql, params, named_cursor)
+        self.follow_scope()
+        cursor = super().execute_sql(sql, params, named_cursor)
+        if (cursor.statusmessage or "").partition(" ")[0] not in _KEEPS:
+            self._state.setting = None
+        return cursor
+
+    def follow_scope(self) -> None:
+        """Make the open transaction's setting say what the scope says; whoever goes round ``execute_sql`` calls it."""
+        wanted = setting_in_force()
+        if getattr(self._state, "setting", None) == wanted or self._has_failed():
+            return
+        # Not known while it is under way: an interrupt may strike after the server has done it.
+        self._state.setting = None
+        super().execute_sql(_SET, (wanted,))
+        self._state.setting = wanted
+
+    def _in_its_own_transaction(self, sql: str, params: Any, named_cursor: Any) -> Any:
+        if named_cursor:
+            raise ScopeError("a server-side cursor under access groups needs a transaction: open database.atomic()")
+        self.begin()
+        try:
+            cursor = super().execute_sql(sql, params)
+        except BaseException:
+            self.rollback()
+            raise
+        self.commit()
+        return cursor
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        connection: psycopg.Connection[Any] = super()._connect()
+        row = connection.execute(_ROLE).fetchone()
+        if row is not None and (row[1] or row[2]):
+            connection.close()
+            raise UnsafeRole(row[0], superuser=row[1], bootstrap=row[3])
+        return connection
+
+    def _is_outside(self) -> bool:
+        """Tell whether no transaction is open, whoever began or ended one; a connection that died is let go."""
+        if self._state.closed:
+            return True
+        if self._state.conn.closed and not self.in_transaction():
+            self.close()
+            return True
+        return bool(self._status() == TransactionStatus.IDLE)
+
+    def _has_failed(self) -> bool:
+        # In a transaction that has failed only its end, or that of a savepoint, can be executed.
+        return bool(self._status() == TransactionStatus.INERROR)
+
+    def _status(self) -> TransactionStatus:
+        status: TransactionStatus = self._state.conn.info.transaction_status
+        return status

@@ -1,0 +1,285 @@
+"""The scope against a real PostgreSQL: what is in force is what the scope says, statement by statement."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import peewee
+import psycopg
+import pytest
+from playhouse.postgres_ext import ServerSide
+
+from collectkit import acl_scope, collector, cron, group_ids, set_user_acls
+from collectkit.acl import scope_of
+from collectkit.database import database, ledger_db, writing
+from collectkit.errors import NotConnected, ScopeError
+from tests.secured import Archive, Paper, ident
+
+HOURLY = cron("0 * * * *")
+
+
+@pytest.fixture
+def archive(db):
+    @collector(periodic=HOURLY, data_models=[Paper], name="tests.papers")
+    def papers(run):
+        pass
+
+    db.enrol(papers)
+    made = Archive(db.settings.database_url)
+    made.put("of red", ["red"])
+    made.put("of green", ["green"])
+    made.put("of both", ["red", "green"])
+    yield made
+    made.close()
+
+
+def seen():
+    return {paper.name for paper in Paper.select()}
+
+
+def setting():
+    return database.execute_sql("SELECT current_setting('collectkit.acl', true)").fetchone()[0] or ""
+
+
+def test_a_group_is_known_by_an_id_that_follows_from_its_name(db):
+    assert group_ids(["red"]) == [ident("red")]
+
+
+def test_without_a_scope_no_row_is_seen(archive):
+    assert seen() == set()
+
+
+def test_a_scope_shows_the_rows_of_its_groups_and_no_others(archive):
+    with acl_scope(["red"]):
+        assert seen() == {"of red", "of both"}
+    with acl_scope(["red", "green"]):
+        assert len(seen()) == 3
+    with acl_scope(["blue"]):
+        assert seen() == set()
+    with acl_scope([]):
+        assert seen() == set()
+    assert seen() == set()
+
+
+def test_the_setting_ends_with_the_transaction(archive):
+    with acl_scope(["red"]):
+        assert setting() == str(ident("red"))
+        with database.atomic():
+            assert setting() == str(ident("red"))
+
+    assert setting() == ""
+    # The very connection, asked past everything of ours.
+    assert database.connection().execute("SELECT current_setting('collectkit.acl', true)").fetchone() == ("",)
+
+
+def test_a_scope_may_begin_and_end_within_a_transaction(archive):
+    with database.atomic():
+        assert seen() == set()
+        with acl_scope(["red"]):
+            assert seen() == {"of red", "of both"}
+            with acl_scope(["green"]):
+                assert seen() == {"of green", "of both"}
+            assert seen() == {"of red", "of both"}
+        assert seen() == set()
+
+
+def test_a_rollback_to_a_savepoint_brings_no_groups_back(archive):
+    with database.atomic(), acl_scope(["red"]):
+        seen()
+        savepoint = database.savepoint()
+        savepoint.__enter__()
+        with acl_scope(["green"]):
+            seen()
+        savepoint.rollback(False)
+        assert seen() == {"of red", "of both"}
+
+    with database.atomic():
+        with acl_scope(["red"]):
+            seen()
+            savepoint = database.savepoint()
+            savepoint.__enter__()
+        assert seen() == set()
+        savepoint.rollback(False)
+        assert seen() == set()
+
+
+def test_a_failed_statement_leaves_no_groups_in_force(archive):
+    with suppress(peewee.DataError), acl_scope(["red"]):
+        database.execute_sql("SELECT 1 / 0")
+    assert seen() == set()
+
+    with database.atomic():
+        with suppress(peewee.DataError), database.atomic(), acl_scope(["red"]):
+            seen()
+            database.execute_sql("SELECT 1 / 0")
+        assert seen() == set()
+        with acl_scope(["green"]):
+            assert seen() == {"of green", "of both"}
+
+
+def test_whoever_begins_a_transaction_by_hand_is_under_the_scope_too(archive):
+    database.connection()
+    with acl_scope(["red"]), database.manual_commit():
+        assert seen() == {"of red", "of both"}
+        database.begin()
+        assert seen() == {"of red", "of both"}
+        database.rollback()
+        assert seen() == {"of red", "of both"}
+    assert seen() == set()
+
+
+def test_a_query_is_executed_under_the_scope_of_its_execution(archive):
+    with acl_scope(["red"]):
+        query = Paper.select()
+
+    assert list(query) == []
+
+
+def test_a_server_side_cursor_works_in_a_transaction_and_is_refused_outside(archive):
+    with acl_scope(["red"]):
+        with database.atomic():
+            assert {paper.name for paper in ServerSide(Paper.select())} == {"of red", "of both"}
+        with pytest.raises(ScopeError, match=r"database\.atomic"):
+            list(ServerSide(Paper.select()))
+    with database.atomic():
+        assert list(ServerSide(Paper.select())) == []
+
+
+def test_a_pooled_connection_carries_nothing_to_its_next_user(archive):
+    pids = []
+
+    def ask(groups):
+        with acl_scope(groups):
+            found = seen()
+        pids.append(database.connection().info.backend_pid)
+        database.close()
+        return found
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(ask, ["red"]).result() == {"of red", "of both"}
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(seen).result() == set()
+        assert pool.submit(ask, ["blue"]).result() == set()
+    assert len(set(pids)) == 1
+
+
+def test_a_thread_neither_inherits_the_scope_nor_disturbs_it(archive):
+    meet = threading.Barrier(2, timeout=10)
+
+    def elsewhere():
+        before = seen()
+        with acl_scope(["green"]), database.atomic():
+            meet.wait()
+            during = seen()
+            meet.wait()
+        return before, during
+
+    with acl_scope(["red"]), database.atomic(), ThreadPoolExecutor(1) as pool:
+        found = pool.submit(elsewhere)
+        meet.wait()
+        assert seen() == {"of red", "of both"}
+        meet.wait()
+        assert found.result() == (set(), {"of green", "of both"})
+
+
+def test_a_generator_that_opens_a_scope_shows_its_rows_and_opens_nothing_to_its_reader(archive):
+    def rows():
+        with acl_scope(["red"]):
+            for paper in Paper.select():
+                yield paper.name, len(seen())
+
+    with acl_scope(["green"]), database.atomic():
+        coming = rows()
+        assert next(coming)[1] == 2
+        assert seen() == {"of green", "of both"}
+        assert next(coming)[1] == 2
+    assert seen() == set()
+    coming.close()
+
+
+def test_after_a_killed_connection_the_next_statement_is_under_the_scope_again(archive):
+    with acl_scope(["red"]):
+        seen()
+        archive.run("SELECT pg_terminate_backend(%s)", [database.connection().info.backend_pid])
+        assert seen() == {"of red", "of both"}
+
+        transaction = database.atomic()
+        transaction.__enter__()
+        archive.run("SELECT pg_terminate_backend(%s)", [database.connection().info.backend_pid])
+        with pytest.raises(peewee.OperationalError) as broken:
+            seen()
+        transaction.__exit__(broken.type, broken.value, broken.tb)
+        assert seen() == {"of red", "of both"}
+    assert seen() == set()
+
+
+def test_a_row_is_written_only_by_a_group_that_may_write_it(archive):
+    def write(change):
+        with suppress(peewee.ProgrammingError), writing("a test", 30_000):
+            return change.execute()
+        return "refused"
+
+    update, delete = (change.where(Paper.name != "") for change in (Paper.update(text="new"), Paper.delete()))
+    new = Paper.insert(name="new", acl_read=["red"], acl_write=["keepers"])
+
+    assert write(update) == write(delete) == 0
+    assert write(new) == "refused"
+    with acl_scope(["red"]):
+        assert write(update) == write(delete) == 0
+        assert write(new) == "refused"
+    with acl_scope(["keepers"]):
+        assert write(new) == "refused"
+        assert write(Paper.update(acl_read=["keepers"]).where(Paper.name == "of red")) == 0
+    with acl_scope(["red", "keepers"]):
+        assert write(update) == 2
+        assert write(new) is not None
+        assert write(Paper.update(acl_write=["blue"]).where(Paper.name == "of red")) == "refused"
+        assert write(Paper.update(acl_read=["blue"]).where(Paper.name == "of red")) == "refused"
+        assert write(delete) == 3
+    assert archive.rows == {"of green": ""}
+
+
+def test_groups_are_a_list_of_names(db):
+    with pytest.raises(TypeError, match=r"\['red'\]"), acl_scope("red"):
+        pass
+    with pytest.raises(TypeError, match="7"), acl_scope([7]):
+        pass
+
+
+def test_a_scope_needs_to_know_the_namespace():
+    with pytest.raises(NotConnected), acl_scope(["red"]):
+        pass
+
+
+def test_set_user_acls_holds_for_the_rest_of_a_run_or_request_and_for_nothing_else(archive):
+    with pytest.raises(ScopeError, match="with acl_scope"):
+        set_user_acls(["red"])
+    with acl_scope(["red"]), pytest.raises(ScopeError):
+        set_user_acls(["red"])
+
+    request = scope_of([], root=True)
+    request.open()
+    assert seen() == set()
+    set_user_acls(["green"])
+    assert seen() == {"of green", "of both"}
+    with database.atomic():
+        set_user_acls(["red"])
+        assert seen() == {"of red", "of both"}
+    request.close()
+
+    assert seen() == set()
+
+
+def test_the_ledger_needs_no_groups(archive):
+    assert ledger_db.run("SELECT count(*) FROM collectkit.collector") == [(1,)]
+    with acl_scope(["red"]):
+        assert database.execute_sql("SELECT count(*) FROM collectkit.collector").fetchone() == (1,)
+
+
+def test_the_table_is_closed_to_its_owner_on_any_other_connection(archive, db):
+    with psycopg.connect(db.settings.database_url) as connection:
+        assert connection.execute("SELECT * FROM paper").fetchall() == []
+        connection.execute("SELECT set_config('collectkit.acl', %s, true)", [f"{{{ident('red')}, {ident('blue')}}}"])
+        assert len(connection.execute("SELECT * FROM paper").fetchall()) == 2
