@@ -65,11 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """Show every field but the secrets, which read ``***``."""
-        shown = (
-            f"{field}={'***' if field in _SECRETS and value is not None else repr(value)}"
-            for field, value in ((name, getattr(self, name)) for name in self.__struct_fields__)
-        )
-        return f"Settings({', '.join(shown)})"
+        return _without_secrets(self)
 
 
 class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +76,10 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     enabled: bool = True
+
+    def __repr__(self) -> str:
+        """Show every field but the secrets, which read ``***``."""
+        return _without_secrets(self)
 
     @classmethod
     def load(cls, prefix: str, environ: Mapping[str, str] = os.environ) -> Self:
@@ -150,6 +150,12 @@ def _flag(text: str) -> bool:
     except KeyError:
         message = "true or false is wanted"
         raise ValueError(message) from None
+
+
+def _without_secrets(settings: msgspec.Struct) -> str:
+    fields = ((name, getattr(settings, name)) for name in settings.__struct_fields__)
+    shown = (f"{name}={'***' if _is_secret(name) and value is not None else repr(value)}" for name, value in fields)
+    return f"{type(settings).__name__}({', '.join(shown)})"
 
 
 def _is_secret(field: str) -> bool:

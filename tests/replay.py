@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
@@ -70,6 +70,7 @@ class Replay:
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self._answers: dict[str, list[Answer]] = {}
+        self._behaviours: dict[str, Callable[[str], Answer]] = {}
         self._lock = Lock()
         self._server = _Server(("127.0.0.1", 0), _Conversation)
         self._server.replay = self
@@ -84,6 +85,11 @@ class Replay:
         """Answer requests for the path so from now on; returns its address."""
         with self._lock:
             self._answers[path] = list(answers)
+        return self.base + path
+
+    def behave(self, path: str, behaviour: Callable[[str], Answer]) -> str:
+        """Answer requests for the path as the function says, which is given path and query; returns its address."""
+        self._behaviours[path] = behaviour
         return self.base + path
 
     def __enter__(self) -> Self:
@@ -101,11 +107,13 @@ class Replay:
 
     def next_answer(self, target: str, headers: Mapping[str, str]) -> Answer:
         """Take the answer that is due, turned into a 304 where the client's validators fit, and record the request."""
+        path = urlsplit(target).path
         with self._lock:
-            line: Sequence[Answer] = self._answers.get(urlsplit(target).path, ())
-            answer = line[0] if line else Answer(status=404, content_type="text/plain", body=b"not here\n")
-            if len(line) > 1:
-                self._answers[urlsplit(target).path].pop(0)
+            if path in self._behaviours:
+                answer = self._behaviours[path](target)
+            else:
+                line = self._answers.get(path, [Answer(status=404, content_type="text/plain", body=b"not here\n")])
+                answer = line.pop(0) if len(line) > 1 else line[0]
             if _is_known(answer, headers):
                 answer = Answer(status=304, etag=answer.etag, last_modified=answer.last_modified, content_type=None)
             self.requests.append(Request(target, headers, answer.status))
