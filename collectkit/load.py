@@ -6,7 +6,8 @@ bring the real one in line with it. So no row costs a statement, and none that i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import peewee
@@ -79,6 +80,8 @@ class Batch:
         key: Key | None = None,
         max_shrink: float = 0.10,
         max_rejected: float = 0.01,
+        *,
+        within: Mapping[str, object] | None = None,
     ) -> Counts:
         """Make the table hold what the rows say and no more: like ``upsert``, and rows not listed are removed.
 
@@ -93,6 +96,8 @@ class Batch:
             max_shrink: the largest part of the live rows that may go at once, 0 to 1. A cut-off download looks like a
                 source that has dropped most of its rows.
             max_rejected: as in ``upsert``.
+            within: the part of the table that the rows are all of, as values of its fields: ``{"ecosystem": "PyPI"}``.
+                Rows of other parts are not missed, and do not weigh in ``max_shrink``.
 
         Returns:
             What was done to how many rows.
@@ -101,7 +106,8 @@ class Batch:
             SnapshotRefused: no rows at all, or more than ``max_shrink`` of the live rows would go. Nothing was written.
             LoadError, TooManyRejected: as in ``upsert``.
         """
-        return self._load(model, rows, key, _part("max_shrink", max_shrink), _part("max_rejected", max_rejected))
+        shrink, reject = _part("max_shrink", max_shrink), _part("max_rejected", max_rejected)
+        return self._load(model, rows, key, shrink, reject, within=within or {})
 
     def _load(
         self,
@@ -110,10 +116,13 @@ class Batch:
         key: Key | None,
         max_shrink: float | None,
         max_rejected: float,
+        *,
+        within: Mapping[str, object] = MappingProxyType({}),
     ) -> Counts:
         self._loads += 1
         into = target(self._connection, model, key)
         check_scope(model, into)
+        part = into.part("t", within)
         rejections = Rejections(into.name, max_rejected)
         staged = stage(self._connection, into, self._loads, rejections.sift(rows))
         rejections.judge()
@@ -124,7 +133,7 @@ class Batch:
             # Whatever gave the rows may have changed the scope.
             database.follow_scope()
             groups = access(model, into, staged, self._stamp)
-            counts += Merge(self._connection, into, staged, spared, groups).run(max_shrink)
+            counts += Merge(self._connection, into, staged, spared, groups, part=part).run(max_shrink)
         elif max_shrink is not None:
             raise SnapshotRefused(
                 into.name,

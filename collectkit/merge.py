@@ -35,6 +35,7 @@ class Merge:
         staged: the rows of the load.
         spared: a table of keys that no snapshot removes, if there is one.
         groups: what access groups mean to the load.
+        part: the condition that a row is of the part of the table that a snapshot is all of.
     """
 
     def __init__(
@@ -44,12 +45,15 @@ class Merge:
         staged: Stage,
         spared: sql.Identifier | None,
         groups: Access,
+        *,
+        part: sql.Composable,
     ) -> None:
         self._connection = connection
         self._target = into
         self._stage = staged
         self._spared = spared
         self._groups = groups
+        self._part = part
         self._mark = into.gone_at
         self._same = equal_keys(into, "t", "s")
 
@@ -78,11 +82,12 @@ class Merge:
 
     def _look(self, *, listing: bool) -> _Found:
         row = self._run(
-            """SELECT count(s.{number}), count(*) FILTER (WHERE {live} AND {ours}),
-                      count(*) FILTER (WHERE {live} AND {ours} AND s.{number} IS NULL AND {not_spared}),
+            """SELECT count(s.{number}), count(*) FILTER (WHERE {live} AND {part} AND {ours}),
+                      count(*) FILTER (WHERE {live} AND {part} AND {ours} AND s.{number} IS NULL AND {not_spared}),
                       count(s.{number}) FILTER (WHERE NOT {ours})
                  FROM {table} t {join} JOIN {stage} s ON {same}""",
             live=self._live(),
+            part=self._part,
             not_spared=self._not_spared(),
             # An upsert of a few rows into a large table must not read all of it.
             join=sql.SQL("LEFT" if listing else "INNER"),
@@ -101,14 +106,17 @@ class Merge:
     def _remove(self) -> int:
         if self._mark is None:
             return self._run(
-                "DELETE FROM {table} t WHERE NOT EXISTS (SELECT FROM {stage} s WHERE {same}) AND {not_spared}",
+                """DELETE FROM {table} t
+                    WHERE {part} AND NOT EXISTS (SELECT FROM {stage} s WHERE {same}) AND {not_spared}""",
+                part=self._part,
                 not_spared=self._not_spared(),
             ).rowcount
         return self._run(
             """UPDATE {table} t SET {gone_at} = clock_timestamp()
-                WHERE {live} AND NOT EXISTS (SELECT FROM {stage} s WHERE {same}) AND {not_spared}""",
+                WHERE {live} AND {part} AND NOT EXISTS (SELECT FROM {stage} s WHERE {same}) AND {not_spared}""",
             gone_at=sql.Identifier(self._mark.column_name),
             live=self._live(),
+            part=self._part,
             not_spared=self._not_spared(),
         ).rowcount
 

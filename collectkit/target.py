@@ -75,6 +75,22 @@ class Target:
         other = _COMPARED_AS.get(self.types[field.column_name])
         return column if other is None else sql.SQL("{}::{}").format(column, sql.SQL(other))
 
+    def part(self, table: str, values: Mapping[str, object]) -> sql.Composable:
+        """Return the condition that a row of ``table`` has these values; always true without any.
+
+        Raises:
+            LoadError: one of them is no field's.
+        """
+        if unknown := values.keys() - self.fields.keys():
+            raise self.refusal(f"within={min(unknown)!r} is no field of the model ({', '.join(self.fields)})")
+        same = [
+            sql.SQL("{} IS NOT DISTINCT FROM {}").format(
+                sql.Identifier(table, self.fields[name].column_name), sql.Literal(self.fields[name].db_value(value))
+            )
+            for name, value in values.items()
+        ]
+        return sql.SQL(" AND ").join(same) if same else sql.SQL("true")
+
     def refusal(self, reason: str, row: int | None = None, column: str | None = None) -> LoadError:
         """Return the error that says what is wrong, and where."""
         where = [f"row {row}"] if row else []

@@ -234,6 +234,40 @@ def test_rows_that_a_source_of_marks_no_longer_lists_are_marked_too():
     assert advisories() == {0: (None, False), 1: (None, True), 2: (None, True)}
 
 
+def test_a_replace_within_a_part_of_the_table_misses_no_row_of_another_part():
+    upsert(Advisory, [{"source": "Go", "number": n, "title": "a"} for n in (1, 2, 3)])
+    upsert(Advisory, [{"source": "PyPI", "number": n, "title": "a"} for n in (4, 5, 6)])
+
+    rows = [{"source": "Go", "number": n, "title": title} for n, title in ((1, "a"), (2, "b"), (7, "a"))]
+    counts = replace(Advisory, rows, within={"source": "Go"}, max_shrink=0.5)
+
+    assert counts == Counts(inserted=1, updated=1, unchanged=1, removed=1)
+    assert {number for number, (_, gone) in advisories().items() if gone} == {3}
+
+
+def test_without_gone_at_the_rows_of_the_part_alone_are_deleted():
+    upsert(Score, [("a", "0.1", "x"), ("b", "0.2", "x"), ("c", "0.3", None)])
+
+    counts = replace(Score, [("a", "0.1", "x")], within={"note": "x"}, max_shrink=0.5)
+
+    assert counts == Counts(unchanged=1, removed=1)
+    assert scores().keys() == {"a", "c"}
+    assert replace(Score, [("d", "0.4", None)], within={"note": None}, max_shrink=1).removed == 1
+    assert scores().keys() == {"a", "d"}
+
+
+def test_max_shrink_is_judged_by_the_part():
+    upsert(Score, [*((f"x{n}", "0.1", "x") for n in range(2)), *((f"y{n}", "0.1", "y") for n in range(98))])
+
+    with pytest.raises(SnapshotRefused, match="1 of 2 rows are no longer listed"):
+        replace(Score, [("x0", "0.1", "x")], within={"note": "x"})
+
+
+def test_a_part_that_is_no_fields_is_refused():
+    with pytest.raises(LoadError, match=r"within='ecosystem' is no field of the model \(cve, epss, note\)"):
+        replace(Score, [("a", "0.1", None)], within={"ecosystem": "Go"})
+
+
 def test_a_row_moved_to_another_key_may_keep_its_unique_value():
     upsert(Counted, [("a", "1"), ("b", "2"), ("c", "3")], key="name")
 
