@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Protocol, TypeVar, cast
 import msgspec
 from urllib3.util import Retry
 
+from collectkit.archive import read_members
 from collectkit.download import PATIENCE, Answer, Wanted, download, redact
 from collectkit.errors import FetchError
 from collectkit.ratelimit import RateLimit
@@ -61,6 +62,7 @@ class Download(msgspec.Struct, frozen=True, kw_only=True):
         size: number of the plain bytes; 0 after a 304.
         meta: for the ``meta_attr`` of the checkpoint that commits the rows, or of the ``store`` that notes "unchanged";
             so the validators of rows that were never committed are never sent.
+        limit: of the bytes that an archive may unpack to.
     """
 
     url: str
@@ -69,6 +71,7 @@ class Download(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     meta: Mapping[str, Any]
     file: Path | None
+    limit: int = 64 * MIB * _PLAIN_FACTOR
 
     @property
     def path(self) -> Path:
@@ -95,6 +98,18 @@ class Download(msgspec.Struct, frozen=True, kw_only=True):
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             begin = body[:24].decode(errors="replace")
             raise self.refused(f"is not JSON, it begins with {begin!r}: {error}") from None
+
+    def members(self, suffix: str) -> Iterator[bytes]:
+        """Read a ZIP archive: the content of each file whose name ends in ``suffix``, one at a time as asked for.
+
+        Raises:
+            FetchError: it is no archive or a broken one, or unpacks to more than the limit of the fetch.
+        """
+        archive = self.path
+        try:
+            yield from read_members(archive, suffix, self.limit)
+        except ValueError as error:
+            raise self.refused(str(error)) from None
 
     def refused(self, reason: str) -> FetchError:
         """Make the error for a body that cannot be used, to be raised: ``raise feed.refused("holds no rows")``."""
@@ -178,6 +193,7 @@ def fetch(
             size=size,
             meta={META_KEY: {_key(url): _validators(answer, sha256, stored)}},
             file=plain,
+            limit=max_bytes * _PLAIN_FACTOR,
         )
 
 

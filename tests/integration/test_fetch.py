@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import logging
 import time
+import zipfile
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -48,6 +50,14 @@ def no_proxy(monkeypatch):
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+def zipped(**files: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as into:
+        for name, content in files.items():
+            into.writestr(f"{name}.json", content)
+    return packed.getvalue()
 
 
 def get(url: str, run: Asking | None = None, **options: Any) -> tuple[Download, bytes]:
@@ -151,6 +161,32 @@ class TestBody:
 
         with fetch(Asking(), url) as feed, pytest.raises(FetchError, match="missing required field `entries`"):
             feed.json(Feed)
+
+
+class TestArchive:
+    def test_the_files_of_an_archive_are_read_one_by_one(self, source):
+        url = source.answer("/all.zip", Answer(body=zipped(a=b"1", b=b"2"), content_type="application/zip"))
+
+        with fetch(Asking(), url, accept="application/zip") as feed:
+            assert list(feed.members(".json")) == [b"1", b"2"]
+
+    def test_an_archive_that_unpacks_to_more_than_the_limit_is_refused(self, source):
+        url = source.answer("/all.zip", Answer(body=zipped(a=bytes(17_000)), content_type="application/zip"))
+
+        with (
+            fetch(Asking(), url, accept="application/zip", max_bytes=1000) as feed,
+            pytest.raises(FetchError, match="unpacks to 17,000 bytes, more than the limit of 16,000"),
+        ):
+            next(feed.members(".json"))
+
+    def test_a_page_where_an_archive_was_asked_for_is_refused(self, source):
+        url = source.answer("/all.zip", Answer(body=b"<html>", content_type=None))
+
+        with (
+            fetch(Asking(), url, accept="application/zip") as feed,
+            pytest.raises(FetchError, match="sent a ZIP archive that is broken"),
+        ):
+            next(feed.members(".json"))
 
 
 class TestType:

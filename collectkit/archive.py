@@ -1,0 +1,35 @@
+"""The files of a ZIP archive, one after the other, in flat memory; it knows nothing of where the archive came from."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from zipfile import BadZipFile, ZipFile
+
+_LARGEST = 16 << 20
+# Encrypted files are a RuntimeError, unknown methods a NotImplementedError, which derives from it.
+_BROKEN = (BadZipFile, EOFError, OSError, RuntimeError, UnicodeDecodeError, zlib.error)
+
+
+def read_members(archive: Path, suffix: str, max_bytes: int) -> Iterator[bytes]:
+    """Yield the content of each file whose name ends in ``suffix``, in the order of the archive.
+
+    The sizes are judged as the archive announces them, before anything is unpacked, and no file unpacks to more than it
+    announced.
+
+    Raises:
+        ValueError: in words that follow "the source ...": it is no archive, broken, or too large unpacked.
+    """
+    try:
+        with ZipFile(archive) as opened:
+            members = [each for each in opened.infolist() if each.filename.endswith(suffix)]
+            size = sum(each.file_size for each in members)
+            if size > max_bytes:
+                raise ValueError(f"unpacks to {size:,} bytes, more than the limit of {max_bytes:,}")
+            if any(each.file_size > _LARGEST for each in members):
+                raise ValueError(f"holds a file of more than {_LARGEST:,} bytes")
+            for each in members:
+                yield opened.read(each)
+    except _BROKEN as error:
+        raise ValueError(f"sent a ZIP archive that is broken: {error}") from None
