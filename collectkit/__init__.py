@@ -10,7 +10,7 @@ from collectkit.collector import Collector, Outcome, collector
 from collectkit.counts import Counts
 from collectkit.database import connect, disconnect
 from collectkit.errors import CollectkitError, FetchError, LeaseLost, SnapshotRefused, TooManyRejected
-from collectkit.fetch import Download, fetch
+from collectkit.fetch import Download, fetch, meta_of
 from collectkit.freshness import Freshness, complete_until, freshness, request_run
 from collectkit.groups import Acl
 from collectkit.load import Batch
@@ -59,6 +59,7 @@ __all__ = [
     "freshness",
     "group_ids",
     "load_settings",
+    "meta_of",
     "named_acl",
     "read_status",
     "request_run",

@@ -127,6 +127,7 @@ def fetch(
     headers: Mapping[str, str] | None = None,
     retries: Retry = PATIENCE,
     limit: RateLimit | None = None,
+    conditional: bool = True,
 ) -> Iterator[Download]:
     """Download the whole body before a checkpoint opens; within the ``with`` it is a file.
 
@@ -155,12 +156,13 @@ def fetch(
         retries: urllib3's Retry; which answers are tried again, how often and how soon.
         limit: what the source takes; each request counts, those that are tried again or redirected included, and waits
             for its turn, within ``timeout``.
+        conditional: whether "unchanged" is an answer; False downloads the body whatever was committed before.
 
     Raises:
         FetchError: in one line, without secrets: the source does not answer, answers with an error, sends too much,
             too slowly, too little, or something else than was asked for. The old rows stand.
     """
-    stored = _stored(run, url)
+    stored = _stored(run, url) if conditional else {}
     wanted = Wanted(
         url=url,
         headers={

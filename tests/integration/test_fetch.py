@@ -290,6 +290,15 @@ class TestUnchanged:
         assert not second.unchanged
         assert body == BODY
 
+    def test_an_author_may_want_the_body_whatever_is_in(self, source):
+        url = source.answer(FEED, Answer(body=BODY, etag='"1"'))
+        first, _ = get(url)
+
+        second, body = get(url, Asking({**first.meta}), conditional=False)
+
+        assert (source.requests[1].status, second.unchanged, body) == (200, False, BODY)
+        assert second.meta == first.meta
+
     def test_another_address_knows_no_validators(self, source):
         url = source.answer(FEED, Answer(body=BODY, etag='"1"'))
         first, _ = get(f"{url}?year=2025")
