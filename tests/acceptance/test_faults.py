@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import time
 from pathlib import Path
 
-import psycopg
 import pytest
 
-from tests.acceptance.test_recovery import TTL, Site
+from tests.acceptance.test_recovery import TTL, faults_site
 
 STEPS = 400
 STEP_TASKS = f"""
@@ -34,7 +32,7 @@ def steps(run):
 
 @pytest.fixture
 def site():
-    with tempfile.TemporaryDirectory(prefix="ck-", ignore_cleanup_errors=True) as home, Site(Path(home)) as made:
+    with faults_site() as made:
         yield made
 
 
@@ -54,16 +52,12 @@ def is_alive(pid):
         return False
 
 
-def log(site):
-    return (site.home / "log.txt").read_text()
-
-
 def restart_database(site, pause):
     site.connection.close()
     site.postgres.stop()
     time.sleep(pause)  # the outage itself
     site.postgres.start()
-    site.connection = psycopg.connect(site.postgres.url, autocommit=True)
+    site.connect()
 
 
 def test_a_child_killed_alone_is_lost_and_its_collector_runs_again(site):
@@ -108,7 +102,7 @@ def test_a_worker_that_sleeps_between_checkpoints_commits_nothing_when_it_wakes(
     site.until(lambda: site.outcomes("slow") == ["LOST", "OK"])
     left = site.sql("SELECT id, run, xmin::text FROM public.row ORDER BY id")
     site.kill(sleeper, signal.SIGCONT)
-    site.until(lambda: f"run {first} LOST in" in log(site))
+    site.until(lambda: f"run {first} LOST in" in site.log())
 
     assert site.sql("SELECT id, run, xmin::text FROM public.row ORDER BY id") == left
     assert site.outcomes("slow") == ["LOST", "OK"]
@@ -174,9 +168,9 @@ def test_rows_and_cursor_agree_however_often_a_worker_is_killed(site):
 
 def test_a_run_that_is_handed_over_starts_at_once_on_a_worker_that_lives(site):
     first, _ = start_slow(site)
-    before = log(site).count("ready for action")
+    before = site.log().count("ready for action")
     site.run("worker")
-    site.until(lambda: log(site).count("ready for action") > before)
+    site.until(lambda: site.log().count("ready for action") > before)
 
     (site.home / "slow-go").unlink(missing_ok=True)
     first.send_signal(signal.SIGTERM)

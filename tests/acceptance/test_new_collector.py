@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import pytest
 
-from tests.acceptance.test_recovery import Site
+from tests.acceptance.test_recovery import faults_site
 
 MINE = "collectors.mine.tasks.mine_collector"
 
 
 @pytest.fixture
 def site():
-    with tempfile.TemporaryDirectory(prefix="ck-", ignore_cleanup_errors=True) as home, Site(Path(home)) as made:
+    with faults_site() as made:
         made.environ["COLLECTKIT_COLLECTORS"] = "collectors"
         made.environ["KEV_COLLECTOR_ENABLED"] = "false"
         made.home = made.home / "empty"

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg
 import pytest
 
-from collectkit.embedded import EmbeddedPostgres, EmbeddedValkey
+from tests.site import Site
 
-ROOT = Path(__file__).parents[2]
 TTL = 3
 
 TASKS = """
@@ -67,86 +65,18 @@ def deadly(run):
 """
 
 
-class Site:
-    """One database, one broker, and as many workers and schedulers as a test starts."""
-
-    def __init__(self, home):
-        self.home = home
-        self.postgres = EmbeddedPostgres(home, settings={"fsync": "off"})
-        self.valkey = EmbeddedValkey(home)
-        self.processes = []
-
-    def __enter__(self):
-        package = self.home / "faults"
-        package.mkdir()
-        (package / "__init__.py").touch()
-        (package / "tasks.py").write_text(TASKS)
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("COLLECTKIT_")}
-        self.environ = {
-            **kept,
-            "COLLECTKIT_DATABASE_URL": self.postgres.start(),
-            "COLLECTKIT_BROKER_URL": self.valkey.start(),
-            "COLLECTKIT_COLLECTORS": "faults",
-            "COLLECTKIT_LEASE_TTL": str(TTL),
-            "FAULTS_DIR": str(self.home),
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{self.home}",
-        }
-        self.connection = psycopg.connect(self.postgres.url, autocommit=True)
-        assert self.run("migrate").wait(30) == 0
-        # Nothing is due until a test says so; and a young server gives every lease one TTL more.
-        self.sql("UPDATE collectkit.collector SET next_due_at = clock_timestamp() + interval '1 day'")
-        return self
-
-    def __exit__(self, *_):
-        for process in self.processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGCONT)
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        self.connection.close()
-        self.valkey.stop()
-        self.postgres.stop()
-
-    def run(self, *arguments, module="collectkit"):
-        with (self.home / "log.txt").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
-                env=self.environ,
-                cwd=self.home,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self.processes.append(process)
-        return process
-
-    def kill(self, process, number=signal.SIGKILL):
-        os.killpg(process.pid, number)
-
-    def sql(self, query, *values):
-        cursor = self.connection.execute(query, values)
-        return cursor.fetchall() if cursor.description else []
-
-    def due(self, name):
-        self.sql("UPDATE collectkit.collector SET next_due_at = clock_timestamp() WHERE name = %s", f"faults.{name}")
-
-    def outcomes(self, name):
-        found = self.sql("SELECT outcome FROM collectkit.run WHERE collector = %s ORDER BY id", f"faults.{name}")
-        return [outcome for (outcome,) in found]
-
-    def until(self, what, seconds=30):
-        give_up = time.monotonic() + seconds
-        while not what():
-            assert time.monotonic() < give_up, (self.home / "log.txt").read_text()[-3000:]
-            time.sleep(0.05)
-
-    def flag(self, pattern):
-        return next(iter(self.home.glob(pattern)), None)
+@contextmanager
+def faults_site():
+    with (
+        tempfile.TemporaryDirectory(prefix="ck-", ignore_cleanup_errors=True) as home,
+        Site(Path(home), {"faults": TASKS}, ttl=TTL, environ={"FAULTS_DIR": home}) as made,
+    ):
+        yield made
 
 
 @pytest.fixture
 def site():
-    with tempfile.TemporaryDirectory(prefix="ck-", ignore_cleanup_errors=True) as home, Site(Path(home)) as made:
+    with faults_site() as made:
         yield made
 
 
