@@ -14,6 +14,7 @@ from dramatiq import Broker, Middleware, Worker
 from collectkit import logs
 from collectkit.broker import broker
 from collectkit.children import die_with_parent
+from collectkit.crashpoints import reached
 from collectkit.database import connect
 from collectkit.discovery import Discovered, discover
 from collectkit.errors import CollectkitError, DatabaseUnavailable, DeclarationError
@@ -40,12 +41,14 @@ class WorkerBoot(Middleware):
         """Start to sweep."""
         # dramatiq's main process may be killed, and an orphan would work on for ever.
         _stop_when_orphaned()
+        reached("start.worker")
         nudger = Nudger(self._discovered.collectors.values())
         self._sweep = Sweep(self._settings.lease_ttl, nudger.nudge_due)
         self._sweep.start()
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:  # noqa: ARG002 - dramatiq's signature
         """Sweep no more; leases are renewed until their runs have ended."""
+        reached("shutdown.before")
         if self._sweep is not None:
             self._sweep.stop()
 
@@ -57,6 +60,7 @@ def setup() -> None:
     in a line each and ends the process with exit code 1; a module that cannot be imported is only reported, the other
     collectors run.
     """
+    reached("start.setup")
     try:
         settings = load_settings()
         logs.configure(settings.log_format)

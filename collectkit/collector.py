@@ -21,6 +21,7 @@ from collectkit import ledger, status
 from collectkit.acl import RunScope
 from collectkit.broker import broker
 from collectkit.counts import Counts
+from collectkit.crashpoints import reached
 from collectkit.database import database, settings_in_force
 from collectkit.declaration import Options
 from collectkit.errors import CollectkitError, DatabaseUnavailable, DeadlineExceeded, DeclarationError, LeaseLost
@@ -132,7 +133,9 @@ class Collector(Actor[..., Any]):
             leases.hold(claim, ttl, self.declared.deadline)
             self._refuse_unsafe()
             scope.open()
+            reached("run.before", claim.name)
             said = self.fn(run)
+            reached("run.after", claim.name)
             outcome, result, reason = "OK", None if said is None else str(said)[:_LONGEST_RESULT], None
         except LeaseLost as error:
             outcome, reason = "LOST", str(error) or _lost(claim)
@@ -166,6 +169,7 @@ class Collector(Actor[..., Any]):
                 complaint = _close(claim, closing, ttl)
                 if complaint is not None:
                     outcome, reason = "LOST", complaint
+        reached("run.closed", claim.name)
         level = logging.INFO if outcome in {"OK", "HANDED_OVER"} else logging.WARNING
         words = result if outcome == "OK" else reason
         run.log.log(level, "run %s %s in %.1f s: %s", claim.run, outcome, time.monotonic() - began, words or run.counts)

@@ -14,6 +14,7 @@ import urllib3
 from urllib3 import exceptions as http
 from urllib3.util import Retry, Timeout, make_headers
 
+from collectkit.crashpoints import reached
 from collectkit.errors import FetchError
 from collectkit.ratelimit import RateLimit
 
@@ -185,6 +186,7 @@ def _receive(wanted: Wanted, response: urllib3.BaseHTTPResponse, into: BinaryIO,
         if size > wanted.max_bytes:
             raise FetchError(shown, f"sends more than the limit of {wanted.max_bytes:,} bytes")
         into.write(piece)
+        reached("fetch.middle")
         _left(wanted, ends)
     if not size:
         raise FetchError(shown, "sent an empty body")

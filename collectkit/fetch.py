@@ -19,6 +19,7 @@ import msgspec
 from urllib3.util import Retry
 
 from collectkit.archive import read_members
+from collectkit.crashpoints import reached
 from collectkit.download import PATIENCE, Answer, Wanted, download, redact
 from collectkit.errors import FetchError
 from collectkit.ratelimit import RateLimit
@@ -162,6 +163,7 @@ def fetch(
         FetchError: in one line, without secrets: the source does not answer, answers with an error, sends too much,
             too slowly, too little, or something else than was asked for. The old rows stand.
     """
+    reached("fetch.before")
     stored = _stored(run, url) if conditional else {}
     wanted = Wanted(
         url=url,
@@ -183,6 +185,7 @@ def fetch(
         body = Path(place, "0")
         with body.open("wb") as file:
             answer = download(wanted, file)
+        reached("fetch.after")
         if answer.not_modified:
             sha256, size, plain = stored["sha256"], 0, None
         else:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from psycopg.types.json import Jsonb
 
 from collectkit import schedule, statements
+from collectkit.crashpoints import reached
 from collectkit.database import database, ledger_db
 from collectkit.groups import Acl
 
@@ -93,6 +94,7 @@ def claim(
     Arguments:
         force: take it whether due or not; pause, disabled, blocked and held stand all the same.
     """
+    reached("claim.before", name)
     rows = ledger_db.run(
         statements.CLAIM,
         {
@@ -105,14 +107,19 @@ def claim(
             "worker": worker,
         },
     )
-    return Claim(*(*rows[0], trigger, dry_run)) if rows else None
+    if not rows:
+        return None
+    reached("claim.answered", name)
+    return Claim(*(*rows[0], trigger, dry_run))
 
 
 def renew(claims: list[Claim], ttl: timedelta) -> set[uuid.UUID]:
     """Move the leases of all these runs to now + ``ttl``, in one statement; return the tokens that no longer hold."""
+    reached("renew.before")
     rows = ledger_db.run(
         statements.RENEW, {"names": [c.name for c in claims], "tokens": [c.token for c in claims], "ttl": ttl}
     )
+    reached("renew.answered")
     return {token for (token,) in rows}
 
 
@@ -128,6 +135,7 @@ def checkpoint(
     acl: Acl | None = None,
 ) -> bool:
     """Write the watermark in the author's open transaction; False if the lease is lost and it must roll back."""
+    reached("guard.before", held.name)
     cursor = database.execute_sql(
         statements.CHECKPOINT,
         {
@@ -144,6 +152,7 @@ def checkpoint(
             "run": held.run,
         },
     )
+    reached("guard.after", held.name)
     return bool(cursor.rowcount == 1)
 
 
@@ -159,6 +168,7 @@ def pull_followers(name: str) -> None:
 
 def close(held: Claim | Lapsed, closing: Closing, ttl: timedelta) -> bool:
     """Free the lease and finish the run; False if somebody else has closed it before."""
+    reached("close.before", held.name)
     rows = ledger_db.run(
         statements.CLOSE,
         {
@@ -178,6 +188,7 @@ def close(held: Claim | Lapsed, closing: Closing, ttl: timedelta) -> bool:
             **_groups(closing.acl),
         },
     )
+    reached("close.answered", held.name)
     return bool(rows)
 
 
@@ -235,9 +246,13 @@ def lapsed(ttl: timedelta, name: str | None = None) -> list[Lapsed]:
 
 def close_lost(run: Lapsed, ttl: timedelta) -> bool:
     """End the backend of a lapsed run, then close it as LOST; False if somebody else was faster."""
+    reached("lost.before", run.name)
     ledger_db.run(statements.END_BACKEND, {"application_name": f"collectkit {run.run}"})
+    reached("lost.backend_ended", run.name)
     reason = f"lost: {run.worker} stopped renewing run {run.run} (attempt {run.attempt} of {run.max_attempts})"
-    return close(run, closing(run, "LOST", at=run.at, error=reason), ttl)
+    closed = close(run, closing(run, "LOST", at=run.at, error=reason), ttl)
+    reached("lost.closed", run.name)
+    return closed
 
 
 def due(mine: list[str], room: int) -> list[str]:

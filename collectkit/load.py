@@ -15,6 +15,7 @@ import psycopg
 
 from collectkit.access import access, check_scope
 from collectkit.counts import Counts
+from collectkit.crashpoints import reached
 from collectkit.database import database
 from collectkit.errors import SnapshotRefused
 from collectkit.groups import Acl
@@ -125,6 +126,7 @@ class Batch:
         part = into.part("t", within)
         rejections = Rejections(into.name, max_rejected)
         staged = stage(self._connection, into, self._loads, rejections.sift(rows))
+        reached("load.staged", into.name)
         rejections.judge()
         counts = Counts(rejected=rejections.count + staged.superseded)
         if staged.rows:

@@ -19,6 +19,7 @@ from dramatiq.middleware.threading import raise_thread_exception
 from dramatiq.threading import thread_id_ctype
 
 from collectkit import ledger
+from collectkit.crashpoints import reached
 from collectkit.errors import CollectkitError, DeadlineExceeded, LeaseLost
 from collectkit.ledger import Claim
 
@@ -117,6 +118,7 @@ class Leases:
             if held is None or held.interrupted:
                 return
             held.interrupted = True
+            reached("interrupt.before", held.claim.name)
             logger.warning("interrupting run %s of %s: %s", held.claim.run, held.claim.name, reason.__name__)
             raise_thread_exception(held.thread.ident, reason)
 
@@ -168,6 +170,7 @@ class Sweep:
 
     def once(self) -> None:
         """Sweep: renew one's own, close the lapsed, nudge the claimable. One step's failure does not stop the next."""
+        reached("sweep.before")
         leases.renew_now()
         for run in ledger.lapsed(self._ttl):
             try:

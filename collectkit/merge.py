@@ -10,6 +10,7 @@ from psycopg import sql
 
 from collectkit.access import Access
 from collectkit.counts import Counts
+from collectkit.crashpoints import reached
 from collectkit.errors import SnapshotRefused
 from collectkit.staging import NUMBER, Stage, equal_keys, listed, refusals
 from collectkit.target import Target
@@ -66,6 +67,7 @@ class Merge:
                 self._check_shrink(found, max_shrink)
                 removed = self._remove() if found.unlisted else 0
             updated = self._update() if found.matched else 0
+            reached("load.middle", self._target.name)
             new = self._stage.rows - found.matched
             inserted = self._insert() if new > 0 else 0
             denied = self._denied() if found.closed else 0

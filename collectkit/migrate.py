@@ -14,6 +14,7 @@ from playhouse.migrations import Runner
 
 from collectkit import ledger, statements
 from collectkit.collector import Collector
+from collectkit.crashpoints import reached
 from collectkit.database import SESSION, clock, database, ledger_db
 from collectkit.declaration import Declaration
 from collectkit.discovery import Discovered
@@ -48,9 +49,12 @@ def migrate(discovered: Discovered) -> list[str]:
             db.execute_sql("SET lock_timeout = 0")
             db.execute_sql("SELECT pg_advisory_lock(%s)", (_LOCK,))
             db.execute_sql("SET lock_timeout = 2000")
+            reached("migrate.locked")
             done = _patiently(lambda: _own_schema(db))
+            reached("migrate.schema")
             for package in _packages(discovered):
                 done += _patiently(lambda package=package: _tables(db, package, discovered))  # type: ignore[misc]
+        reached("migrate.tables")
         done += reconcile(discovered)
     except peewee.DatabaseError as error:
         words = " ".join(str(error).split())
@@ -71,6 +75,7 @@ def reconcile(discovered: Discovered) -> list[str]:
         if was == declaration:
             continue
         now = now or clock()
+        reached("reconcile.before", declaration.name)
         rows = ledger_db.run(
             statements.RECONCILE,
             {
@@ -89,6 +94,7 @@ def reconcile(discovered: Discovered) -> list[str]:
                 else ledger.as_text(stale_at(declaration.schedule, declaration.tz, declaration.fresh_for, until)),
             },
         )
+        reached("reconcile.answered", declaration.name)
         if rows:
             done.append(f"{'added' if rows[0][0] else 'changed'} collector {declaration.name}")
     return done + _retire(discovered, stored)
@@ -131,6 +137,7 @@ def _retire(discovered: Discovered, stored: Iterable[str]) -> list[str]:
         if name not in discovered.declarations
         and any(name.startswith(f"{package}.") for package in discovered.packages)
     ]
+    reached("retire.before")
     retired = ledger_db.run(statements.RETIRE, {"names": gone}) if gone else []
     return [f"retired collector {name}" for (name,) in retired]
 

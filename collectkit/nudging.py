@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from collectkit import ledger
 from collectkit.broker import broker
 from collectkit.collector import Collector
+from collectkit.crashpoints import reached
 
 
 class Nudger:
@@ -36,8 +37,13 @@ class Nudger:
         """
         nudged: list[str] = []
         for queue, instances in self._of_queue.items():
+            reached("nudge.before")
             due = ledger.due(list(instances), broker.room(queue))
+            for name in due:
+                reached("nudge.marked", name)
             self._send(instances[name] for name in due)
+            for name in due:
+                reached("nudge.sent", name)
             nudged += due
         return nudged
 

@@ -15,6 +15,7 @@ import peewee
 from collectkit import ledger, schedule
 from collectkit.acl import RunScope
 from collectkit.counts import Counts
+from collectkit.crashpoints import reached
 from collectkit.database import database, writing
 from collectkit.errors import CheckpointRefused, CollectkitError, LeaseLost
 from collectkit.ledger import Claim
@@ -107,9 +108,11 @@ class Run:
         """
         if self._batch is not None:
             raise CheckpointRefused(self.name, "another checkpoint of this run is still open")
+        reached("checkpoint.before", self.name)
         idle_limit = int(self._lease_ttl / timedelta(milliseconds=1))
         try:
             with writing(self._claim.application_name, idle_limit) as now:
+                reached("checkpoint.begun", self.name)
                 until = self._watermark(updated_until_dt, now)
                 self._check_complete(complete, until)
                 self._batch = Batch(database.connection(), self.name, self._scope.stamp)
@@ -120,6 +123,8 @@ class Run:
                 self._guard(until, dict(meta_attr or {}), counts, complete=complete, changed=changed)
                 if self.dry_run:
                     raise _RolledBack  # noqa: TRY301 - what rolls the transaction back
+                reached("commit.before", self.name)
+            reached("commit.after", self.name)
         except _RolledBack:
             logger.debug("dry run %s: checkpoint rolled back", self.id)
         finally:

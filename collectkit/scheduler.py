@@ -12,6 +12,7 @@ import periodiq
 
 from collectkit import ledger
 from collectkit.collector import Collector
+from collectkit.crashpoints import reached
 from collectkit.database import clock
 from collectkit.errors import CollectkitError
 from collectkit.nudging import Nudger
@@ -63,6 +64,7 @@ class Scheduler(periodiq.Scheduler):  # type: ignore[misc]  # periodiq has no ty
 
     def schedule(self) -> None:
         """Nudge what is claimable now, and heal if the last time was a minute ago."""
+        reached("schedule.before")
         if self._healed_at is None or time.monotonic() - self._healed_at >= _HEAL_EVERY:
             now = clock()
             ticks = {name: tick_after(spec, tz, now) for name, (spec, tz) in self._schedules.items()}
