@@ -79,12 +79,12 @@ class Site:
     ) -> None:
         self.home = home
         self.packages = dict(packages)
-        self.prefix = next(iter(packages))
+        self.prefix = next(iter(packages), "")
         self.servers = servers or Servers(home)
         self.log_file = home / "log.txt"
         self.processes: list[subprocess.Popen[bytes]] = []
         self._own_servers = servers is None
-        self._database = database
+        self.database = database
         kept = {name: value for name, value in os.environ.items() if not name.startswith("COLLECTKIT_")}
         self.environ = {
             **kept,
@@ -103,8 +103,8 @@ class Site:
             self.servers.__enter__()
             url, number = self.servers.postgres.url, ""
         else:
-            url = self.servers.create_database(self._database)
-            number = self._database.lstrip("abcdefghijklmnopqrstuvwxyz_")
+            url = self.servers.create_database(self.database)
+            number = self.database.lstrip("abcdefghijklmnopqrstuvwxyz_")
         self.environ["COLLECTKIT_DATABASE_URL"] = url
         self.environ["COLLECTKIT_BROKER_URL"] = self.servers.valkey.url + (f"?db={number}" if number else "")
         self.connect()
@@ -163,7 +163,7 @@ class Site:
 
     def sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Execute a statement on the test's own connection and return its rows."""
-        cursor = self.connection.execute(query, values)
+        cursor = self.connection.execute(query, values or None)
         return cursor.fetchall() if cursor.description else []
 
     def due(self, name: str) -> None:

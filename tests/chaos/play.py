@@ -1,0 +1,216 @@
+"""One case on a lane: the source grows, a process reaches the point, the fault strikes, and all must come right."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from random import Random
+
+from tests.chaos import laws
+from tests.chaos.cases import Case
+from tests.chaos.desk import Hit
+from tests.chaos.lane import TTL, Lane, dice
+from tests.chaos.strike import strike
+
+HIT_PATIENCE = 30.0
+PROCESS_PATIENCE = 30.0
+REST_PATIENCE = 60.0
+_PAUSE = 0.02
+_WAKING = 0.3
+
+# How long a run must last for its lease to be renewed in it.
+_LONG = TTL / 3 * 1.5
+
+
+class Broken(Exception):
+    """A law was broken; the message says which, and when."""
+
+
+def play(lane: Lane, case: Case, seed: int) -> float:
+    """Play the case; return the seconds from the fault until all was right.
+
+    Raises:
+        Broken: it was not, or something was wrong on the way.
+    """
+    random = dice(seed, *case)
+    lane.upkeep()
+    try:
+        with _said(case):
+            hit, kinds = _provoke(lane, case, random)
+            run = lane.running(hit.pid)
+            began = time.monotonic()
+            undo = strike(lane, hit, case.fault, random)
+            if case.kind == "hand":  # by hand is by hand: nobody repeats it
+                lane.request("append")
+            settle(lane, kinds)
+            seconds = time.monotonic() - began
+            mark = lane.mark()
+            undo()
+            if case.fault == "stop":
+                _let_it_wake(lane, run, mark)
+            if case.kind == "hand":
+                lane.spare.process.wait(PROCESS_PATIENCE)
+            _finish_migration(lane, case)
+            settle(lane, kinds)
+            judge(lane, kinds)
+            return seconds
+    finally:
+        lane.desk.disarm()
+        if lane.spare.process is not None:
+            lane.end(lane.spare.process)
+            lane.spare.process = None
+
+
+def settle(lane: Lane, kinds: tuple[str, ...], patience: float = REST_PATIENCE) -> None:
+    """Return once nothing is left to do and the tables hold what the source says; look at them all the while."""
+    give_up = time.monotonic() + patience
+    while True:
+        lane.upkeep()
+        if broken := laws.rows_and_watermark_agree(lane):
+            raise Broken("; ".join(broken))
+        if lane.at_rest():
+            wrong = laws.rows_are_those_of_the_source(lane, lane.truth, kinds)
+            if not wrong:
+                return
+            # At rest and wrong for good: nobody will come to mend it, unless a process by hand is still starting.
+            if lane.spare.process is None and lane.at_rest():
+                raise Broken("at rest, but " + "; ".join(wrong))
+        if time.monotonic() > give_up:
+            stands = lane.sql(
+                "SELECT name, holder, lease_until - clock_timestamp(), next_due_at - clock_timestamp(), attempt,"
+                " last_error FROM collectkit.collector WHERE holder IS NOT NULL OR next_due_at < clock_timestamp()"
+            )
+            raise Broken(f"not at rest after {patience:.0f} s: {stands or 'rows are missing'}")
+        time.sleep(_PAUSE)
+
+
+def judge(lane: Lane, kinds: tuple[str, ...]) -> None:
+    """Hold all laws against what has happened so far."""
+    broken = [
+        *laws.rows_are_those_of_the_source(lane, lane.truth, kinds),
+        *laws.rows_and_watermark_agree(lane),
+        *laws.one_committer(lane),
+        *laws.history_follows_the_rules(lane),
+    ]
+    if broken:
+        raise Broken("; ".join(broken[:5]))
+
+
+def _provoke(lane: Lane, case: Case, random: Random) -> tuple[Hit, tuple[str, ...]]:
+    """Have a process reach the point; return it, and whose tables have to come right."""
+    kind = case.kind if case.kind in {"seventh", "events", "snap"} else "append"
+    kinds = ("append", "seventh") if kind in {"append", "seventh"} else (kind,)
+    family = case.point.partition(".")[0]
+    lane.truth.grow(kind, random, pause=_LONG if family in {"renew", "shutdown"} else 0)
+    desk = lane.desk
+    if family in {"lost", "interrupt"}:
+        return _after_another(lane, case, kind), kinds
+    desk.arm(case.point, case.subject)
+    if family in {"migrate", "reconcile", "retire"}:
+        _begin_migration(lane, case)
+    elif family in {"start", "schedule"}:
+        lane.start(lane.spare, "scheduler" if family == "schedule" else "worker")
+    elif case.kind == "hand":
+        lane.start(lane.spare, "run", "chaos.append")
+    if case.kind != "hand":
+        lane.request("append" if kind == "seventh" else kind)
+    if family == "shutdown":
+        _wait_for(lane, lambda: any(wire.ready() for wire in lane.wires), "no worker got ready")
+        os.kill(random.choice([wire for wire in lane.wires if wire.ready()]).process.pid, signal.SIGTERM)
+    hit = _awaited(lane, case)
+    # A cursor makes many checkpoints: not always the first one is struck.
+    for _ in range(random.randint(0, 2) if case.kind == "append" and "checkpoint" in case.point else 0):
+        desk.arm(case.point, case.subject)
+        hit.go_on()
+        hit = _awaited(lane, case)
+    return hit, kinds
+
+
+def _after_another(lane: Lane, case: Case, kind: str) -> Hit:
+    """Have a first process killed, or stopped and woken, so that there is something to close or to interrupt."""
+    lane.desk.arm("checkpoint.begun", f"chaos.{kind}")
+    lane.request(kind)
+    first = _awaited(lane, case)
+    if case.point == "interrupt.before":
+        os.killpg(first.group, signal.SIGSTOP)
+        settle(lane, (kind,))
+        lane.desk.arm(case.point, case.subject)
+        os.killpg(first.group, signal.SIGCONT)
+        hit = _awaited(lane, case)
+        first.go_on()
+        return hit
+    lane.desk.arm(case.point, case.subject)
+    os.killpg(first.group, signal.SIGKILL)
+    return _awaited(lane, case)
+
+
+def _wait_for(lane: Lane, what: Callable[[], bool], complaint: str) -> None:
+    give_up = time.monotonic() + PROCESS_PATIENCE
+    while not what():
+        if time.monotonic() > give_up:
+            raise Broken(complaint)
+        time.sleep(_PAUSE)
+
+
+def _awaited(lane: Lane, case: Case) -> Hit:
+    give_up = time.monotonic() + HIT_PATIENCE
+    while time.monotonic() < give_up:
+        lane.upkeep()
+        if hit := lane.desk.hit(0.2):
+            return hit
+    raise Broken(f"nobody came by at {case.point} in {HIT_PATIENCE:.0f} s")
+
+
+def _let_it_wake(lane: Lane, run: int | None, mark: int) -> None:
+    """Let the one who was stopped try what it was about to do; its run ends in its own eyes too."""
+    if run is None:
+        time.sleep(_WAKING)
+        return
+    ended = re.compile(rf"run {run} [A-Z_]+ in ")
+    give_up = time.monotonic() + PROCESS_PATIENCE
+    while not ended.search(lane.said_since(mark)):
+        if time.monotonic() > give_up:
+            raise Broken(f"run {run} woke up and did not end in {PROCESS_PATIENCE:.0f} s")
+        time.sleep(_PAUSE)
+
+
+def _begin_migration(lane: Lane, case: Case) -> None:
+    if case.kind == "fresh":
+        lane.servers.create_database(f"fresh_{lane.number}")
+        lane.start(lane.spare, "migrate", database=f"fresh_{lane.number}")
+        return
+    lane.sql("DROP TABLE IF EXISTS spare")
+    lane.sql("UPDATE collectkit.collector SET data_models = '{}' WHERE name = 'chaos.snap'")
+    lane.sql(
+        "INSERT INTO collectkit.collector (name, tz, next_due_at, retired_at)"
+        " VALUES ('tests.chaos.subjects.gone', 'UTC', 'infinity', NULL)"
+        " ON CONFLICT (name) DO UPDATE SET retired_at = NULL"
+    )
+    lane.start(lane.spare, "migrate")
+
+
+def _finish_migration(lane: Lane, case: Case) -> None:
+    """Migrate again, as an operator does who saw it fail, and compare the outcome with the code."""
+    if case.kind not in {"drift", "fresh"}:
+        return
+    database = f"fresh_{lane.number}" if case.kind == "fresh" else lane.database
+    lane.end(lane.spare.process, after=PROCESS_PATIENCE)
+    code = lane.start(lane.spare, "migrate", database=database).wait(PROCESS_PATIENCE)
+    if code:
+        raise Broken(f"migrate ended with code {code} after a fault: {lane.log()[-500:]}")
+    found = lane.schema(database)
+    if found != lane.declared:
+        differs = set(found) ^ set(lane.declared)
+        raise Broken(f"migrate left another schema than it makes without a fault: {differs}")
+
+
+@contextmanager
+def _said(case: Case) -> Iterator[None]:
+    try:
+        yield
+    except Broken as error:
+        raise Broken(f"{case}: {error}") from None
