@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help venv demo run test lint format bench lock clean
+.PHONY: help venv demo run test chaos lint format bench lock clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -34,6 +34,10 @@ run: $(READY) ## everything on this machine against the real sources; Ctrl-C sto
 
 test: $(READY) ## all tests; make test ARGS='tests/unit -k cron' for some
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(READY) ## kill, stop and cut everything; SEED=1 SEEDS=1 KILLS=300 ONLY='commit.*/kill/*'
+	@CHAOS=1 SEED=$(SEED) SEEDS=$(SEEDS) KILLS=$(KILLS) ONLY='$(ONLY)' \
+		$(BIN)/python -m pytest tests/chaos -p no:cacheprovider --timeout=0 -s -v $(ARGS)
 
 lint: $(READY) ## style, formatting, types, imports
 	@$(BIN)/ruff check --quiet .

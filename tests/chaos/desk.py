@@ -28,7 +28,7 @@ class Hit:
     line: socket.socket
 
     def go_on(self, word: bytes = b"go") -> None:
-        """Let it go on; it may be dead by now."""
+        """Let it go on; it may be dead by now, or have gone on before."""
         with suppress(OSError):
             self.line.sendall(word)
         self.line.close()
@@ -41,6 +41,7 @@ class Desk:
         self._armed = home / "armed"
         self._armed.mkdir()
         self._hits: Queue[Hit] = Queue()
+        self._heard: list[Hit] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(home / "desk.sock"))
         self._listener.listen(64)
@@ -54,15 +55,20 @@ class Desk:
         """Have nobody wait, and let go whoever does."""
         for each in self._armed.iterdir():
             each.unlink(missing_ok=True)
-        while hit := self.hit():
+        while self.hit():
+            pass
+        for hit in self._heard:
             hit.go_on()
+        self._heard.clear()
 
     def hit(self, seconds: float = 0) -> Hit | None:
         """Return who has reached an armed point; None if nobody does in time."""
         try:
-            return self._hits.get(timeout=seconds) if seconds else self._hits.get_nowait()
+            hit = self._hits.get(timeout=seconds) if seconds else self._hits.get_nowait()
         except Empty:
             return None
+        self._heard.append(hit)
+        return hit
 
     def close(self) -> None:
         """Hear nobody any more."""
@@ -78,6 +84,9 @@ class Desk:
                 return
             # The message is short and is sent at once.
             said = json.loads(line.recv(1 << 16))
-            with suppress(ProcessLookupError):
+            try:
                 group = os.getpgid(said["pid"])
+            except ProcessLookupError:
+                line.close()
+            else:
                 self._hits.put(Hit(said["point"], said["pid"], group, tuple(said["ports"]), line))

@@ -25,7 +25,7 @@ def reached(point: str, subject: str = "") -> None:
     """Go on, unless the point is armed."""
     name = f"{point}@{subject}" if subject else point
     try:
-        os.unlink(ARMED / name)
+        (ARMED / name).unlink()
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX) as desk:

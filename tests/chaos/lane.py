@@ -8,7 +8,7 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import psycopg
@@ -100,14 +100,14 @@ class Lane(Site):
         self.wires = [Wire(servers) for _ in range(workers)]
         self.spare = Wire(servers)
 
-    def __enter__(self) -> Lane:
+    def __enter__(self) -> Self:
         super().__enter__()
         self.declared = self.schema(self.database)
         self.sql(WITNESS)
         self.upkeep()
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self.desk.disarm()
         super().__exit__(*error)
         self.desk.close()

@@ -68,7 +68,9 @@ def rows_and_watermark_agree(site: Site) -> list[str]:
 
 def one_committer(site: Site) -> list[str]:
     """Look at what was committed, change by change: who wrote, and whether the watermark went back."""
-    broken = [f"run {run} committed {rows} rows that no checkpoint of its fence covers" for run, rows in site.sql(_UNFENCED)]
+    broken = [
+        f"run {run} committed {rows} rows that no checkpoint of its fence covers" for run, rows in site.sql(_UNFENCED)
+    ]
     last: dict[str, tuple[int, Any]] = {}
     for name, fence, holder, before, until, until_before in site.sql(
         "SELECT name, fence, holder, holder_before, until, until_before FROM witness.change ORDER BY id"

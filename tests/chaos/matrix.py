@@ -1,12 +1,12 @@
-"""Playing many cases on several lanes at once, each with its own servers' databases, sources and workers."""
+"""Playing many cases on several lanes at once, each with databases, sources and workers of its own."""
 
 from __future__ import annotations
 
-import sys
+import math
 import time
 from collections import deque
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock, Thread
@@ -14,39 +14,61 @@ from threading import Lock, Thread
 from tests.chaos.cases import Case
 from tests.chaos.lane import Lane
 from tests.chaos.play import Broken, play
+from tests.chaos.truth import KINDS
 from tests.replay import Replay
 from tests.site import ROOT, Servers
 
 
 @dataclass
 class Played:
-    """What came of it.
+    """What came of the cases.
 
     Attributes:
         seconds: by case, from the fault until all was right.
         broken: the laws that were broken, in words.
         took: seconds for everything.
+        runs: how many there were; ``rows``: how many the sources held at the end.
     """
 
     seconds: dict[Case, float] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
+    took: float = 0
     runs: int = 0
     rows: int = 0
-    took: float = 0.0
 
 
-def play_all(
-    home: Path, cases: Iterable[Case], seed: int, *, lanes: int = 6, library: Path = ROOT, says: bool = False
-) -> Played:
-    """Play the cases and return what came of it; the first law that breaks ends it.
+@contextmanager
+def lanes(home: Path, count: int, *, library: Path = ROOT) -> Iterator[list[Lane]]:
+    """Run so many lanes on one pair of servers.
 
     Arguments:
         home: a short path of its own.
         library: where ``collectkit`` is imported from.
+    """
+    with ExitStack() as stack:
+        servers, replay = stack.enter_context(Servers(home)), stack.enter_context(Replay())
+        yield [
+            stack.enter_context(Lane(home / f"l{number}", servers, replay, number, library=library))
+            for number in range(1, count + 1)
+        ]
+
+
+def _played(lane: Lane, case: Case, seed: int) -> tuple[float, list[str]]:
+    try:
+        return play(lane, case, seed), []
+    except Broken as error:
+        return math.nan, [str(error)]
+    except Exception as error:  # noqa: BLE001 - a fault of the test itself is a failure too
+        return math.nan, [f"{case}: {type(error).__name__}: {error}"]
+
+
+def play_all(on: list[Lane], cases: Iterable[Case], seed: int, *, says: bool = False) -> Played:
+    """Play the cases, as many at a time as there are lanes; the first law that breaks ends it.
+
+    Arguments:
         says: print a line for each case.
     """
-    waiting, played, lock, began = deque(cases), Played(), Lock(), time.monotonic()
-    total = len(waiting)
+    played, waiting, lock, began = Played(), deque(cases), Lock(), time.monotonic()
 
     def work(lane: Lane) -> None:
         while not played.broken:
@@ -54,31 +76,20 @@ def play_all(
                 if not waiting:
                     return
                 case = waiting.popleft()
-            try:
-                seconds = play(lane, case, seed)
-            except Broken as error:
-                played.broken.append(str(error))
-            except Exception as error:  # noqa: BLE001 - a fault of the test itself is a failure too
-                played.broken.append(f"{case}: {type(error).__name__}: {error}")
-            else:
-                with lock:
-                    played.seconds[case] = seconds
-                if says:
-                    print(f"{len(played.seconds):5} of {total}  {seconds:6.2f} s  {case}", file=sys.stderr, flush=True)
+            seconds, fault = _played(lane, case, seed)
+            with lock:
+                played.seconds[case] = seconds
+                played.broken += fault
+            if says:
+                print(f"{len(played.seconds):6}  {seconds:6.2f} s  {case}", *fault, flush=True)
 
-    with ExitStack() as stack:
-        servers, replay = stack.enter_context(Servers(home)), stack.enter_context(Replay())
-        made = [
-            stack.enter_context(Lane(home / f"l{number}", servers, replay, number, library=library))
-            for number in range(1, min(lanes, total) + 1)
-        ]
-        threads = [Thread(target=work, args=(lane,), name=f"lane-{lane.number}") for lane in made]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for lane in made:
-            played.runs += lane.sql("SELECT count(*) FROM collectkit.run")[0][0]
-            played.rows += sum(lane.truth.expected(kind).total() for kind in ("append", "seventh", "events", "snap"))
+    threads = [Thread(target=work, args=(lane,), name=f"lane-{lane.number}") for lane in on]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     played.took = time.monotonic() - began
+    for lane in on:
+        played.runs += lane.sql("SELECT count(*) FROM collectkit.run")[0][0]
+        played.rows += sum(lane.truth.expected(kind).total() for kind in KINDS)
     return played

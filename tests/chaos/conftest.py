@@ -1,0 +1,63 @@
+"""How much of the chaos there is to be: a small share in ``make test``, all of it in ``make chaos``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+_FAILED = pytest.StashKey[bool]()
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What ``make chaos`` was asked for.
+
+    Attributes:
+        full: whether it was at all; else a share of a minute or so is wanted.
+        seed: from which everything that is left to chance follows.
+        seeds: how many seeds, from that one on, the matrix is played with.
+        kills: of the soak.
+        only: a pattern of cases, ``commit.*/kill/*``.
+    """
+
+    full: bool
+    seed: int
+    seeds: int
+    kills: int
+    only: str
+
+
+@pytest.fixture(scope="session")
+def scale() -> Scale:
+    return Scale(
+        full=bool(os.environ.get("CHAOS")),
+        seed=int(os.environ.get("SEED") or 1),
+        seeds=int(os.environ.get("SEEDS") or 1),
+        kills=int(os.environ.get("KILLS") or 300),
+        only=os.environ.get("ONLY") or "*",
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+    return report
+
+
+@pytest.fixture
+def home(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A short path, for a socket's has a hundred bytes at most; it stays, with the logs, if the test fails."""
+    made = Path(tempfile.mkdtemp(prefix="ck-"))
+    yield made
+    if request.node.stash.get(_FAILED, False):
+        print(f"\nlogs and data are in {made}")
+    else:
+        shutil.rmtree(made, ignore_errors=True)
