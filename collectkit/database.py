@@ -6,6 +6,7 @@ must still be able to renew, close and claim.
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -41,6 +42,7 @@ class ModelDatabase(PooledPsycopg3Database, ScopedDatabase):  # type: ignore[mis
 
     def begin(self, isolation_level: str | None = None) -> None:
         """Begin a transaction, on a fresh connection if the pooled one turns out to be dead: nothing was sent yet."""
+        self._replace_if_dead()
         try:
             super().begin(isolation_level)
         except _BROKEN:
@@ -65,10 +67,16 @@ class ModelDatabase(PooledPsycopg3Database, ScopedDatabase):  # type: ignore[mis
 
     def execute_sql(self, sql: str, params: Any = None, named_cursor: Any = None) -> Any:
         """Execute one statement and add the rows it wrote to ``rows_written``."""
+        if not self._state.transactions:
+            self._replace_if_dead()
         cursor = super().execute_sql(sql, params, named_cursor)
         if not named_cursor and (cursor.statusmessage or "").startswith(("INSERT", "UPDATE", "DELETE", "MERGE")):
             self._state.rows_written = self.rows_written + cursor.rowcount
         return cursor
+
+    def _replace_if_dead(self) -> None:
+        if self._state.conn is not None and _has_died(self._state.conn):
+            self.manual_close()
 
     @property
     def rows_written(self) -> int:
@@ -85,8 +93,10 @@ class LedgerDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
         Raises:
             DatabaseUnavailable: the server cannot be reached or dropped the connection. The dead connection is let go,
                 so that the next call begins afresh; it is not tried again here, for the statement may have been
-                carried out.
+                carried out. A connection that had died before is replaced: on it nothing was sent.
         """
+        if self._state.conn is not None and _has_died(self._state.conn):
+            self.let_go()
         try:
             cursor = self.execute_sql(sql, params)
             return cursor.fetchall() if cursor.description else []
@@ -211,6 +221,21 @@ def writing(application_name: str, idle_limit_ms: int) -> Iterator[datetime]:
 
 def _is_idle(connection: psycopg.Connection[Any]) -> bool:
     return connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+
+
+def _has_died(connection: psycopg.Connection[Any]) -> bool:
+    """Tell whether the server has ended the connection while it was idle; asks the kernel, not the server.
+
+    After a restart of the server every thread has such a connection, and would waste a nudge or a run on it.
+    """
+    try:
+        waiting = select.poll()
+        waiting.register(connection.fileno(), select.POLLIN)
+        while waiting.poll(0):
+            connection.pgconn.consume_input()  # a farewell, or a message that means nothing; the end raises
+    except psycopg.OperationalError:
+        return True
+    return False
 
 
 def _unreachable(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Collection
 from contextlib import suppress
@@ -9,6 +10,9 @@ from pathlib import Path
 from threading import Lock, Thread
 
 _PIECE = 1 << 16
+
+# How PostgreSQL says that a statement was carried out. What it says when one is only prepared is no such answer.
+_DONE = re.compile(rb"C\x00\x00\x00.(BEGIN|COMMIT|COPY|DELETE|INSERT|SELECT|SET|UPDATE)[ 0-9]*\x00", re.DOTALL)
 
 
 class _Link:
@@ -35,14 +39,15 @@ class _Link:
 
 
 class Proxy:
-    """Listens on 127.0.0.1 for one process and relays to a server's unix socket.
+    """Listens on 127.0.0.1 for one process and relays to a server.
 
     Arguments:
-        upstream: the server's socket.
+        upstream: the server's unix socket, or its host and port.
     """
 
-    def __init__(self, upstream: Path) -> None:
-        self._upstream = str(upstream)
+    def __init__(self, upstream: Path | tuple[str, int]) -> None:
+        self._upstream = upstream if isinstance(upstream, tuple) else str(upstream)
+        self._family = socket.AF_INET if isinstance(upstream, tuple) else socket.AF_UNIX
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._listener.getsockname()[1]
         self._links: set[_Link] = set()
@@ -62,7 +67,7 @@ class Proxy:
             self.cut()
 
     def lose_answer(self, ports: Collection[int] = ()) -> None:
-        """The next request on one of these connections gets through, and instead of its answer the connection ends.
+        """The next statement on one of these connections is carried out, and instead of its answer the connection ends.
 
         Arguments:
             ports: the client's ends; all that there are if none is given.
@@ -95,7 +100,7 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            server = socket.socket(socket.AF_UNIX)
+            server = socket.socket(self._family)
             try:
                 if self._refuses:
                     raise ConnectionRefusedError
@@ -113,13 +118,12 @@ class Proxy:
     def _answers(self, link: _Link) -> None:
         with suppress(OSError):
             while piece := link.server.recv(_PIECE):
-                if link.loses_answer:
+                if link.loses_answer and _DONE.search(piece):
+                    self.lose_nothing()  # more: one answer is lost, whichever comes first
                     break
                 link.client.sendall(piece)
         with self._lock:
             self._links.discard(link)
-        if link.loses_answer:  # one answer is lost, whichever comes first
-            self.lose_nothing()
         link.sever()
         link.client.close()
         link.server.close()

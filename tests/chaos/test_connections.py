@@ -1,0 +1,72 @@
+"""Connections that die while nobody looks, and statements that are carried out without an answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import peewee
+import psycopg
+import pytest
+
+from collectkit import Model, collector, connect, cron
+from collectkit.database import disconnect, ledger_db
+from collectkit.settings import Settings
+from tests.chaos.proxy import Proxy
+
+HOURLY = cron("0 * * * *")
+
+
+class Mark(Model):
+    id = peewee.IntegerField(primary_key=True)
+    times = peewee.IntegerField(default=1)
+
+
+@pytest.fixture
+def proxy(db):
+    """The database is reached by a relay that a test can cut."""
+    way = psycopg.conninfo.conninfo_to_dict(db.settings.database_url)
+    host, port = str(way.get("host", "localhost")), int(way.get("port", 5432))
+    made = Proxy(Path(host, f".s.PGSQL.{port}") if host.startswith("/") else (host, port))
+    disconnect()
+    connect(
+        Settings(
+            database_url=f"postgresql://{way['user']}:{way['password']}@127.0.0.1:{made.port}/{way['dbname']}",
+            state_dir=db.settings.state_dir,
+        )
+    )
+    yield made
+    disconnect()
+    connect(db.settings)
+    made.close()
+
+
+def enrolled(db, fn, **options):
+    declared = collector(**{"periodic": HOURLY, "data_models": [Mark], "name": "tests.marks"} | options)(fn)
+    db.enrol(declared)
+    return declared
+
+
+def one(what):
+    return ledger_db.run(f"SELECT {what}")[0][0]
+
+
+def test_a_nudge_is_not_wasted_on_a_connection_that_died_while_it_was_idle(db, proxy):
+    marks = enrolled(db, lambda run: run.store(run.started_at))
+    marks()
+
+    proxy.cut()
+    ledger_db.run("UPDATE collectkit.collector SET next_due_at = clock_timestamp()")
+    proxy.cut()
+    marks()
+
+    assert one("count(*) FROM collectkit.run WHERE outcome = 'OK'") == 2
+
+
+def test_a_run_may_begin_with_a_read_after_its_connection_died_while_it_was_idle(db, proxy):
+    marks = enrolled(db, lambda _: str(Mark.select().count()))
+    assert marks.run_now().outcome == "OK"
+
+    proxy.cut()
+    outcome = marks.run_now()
+
+    assert (outcome.outcome, outcome.reason) == ("OK", None)
