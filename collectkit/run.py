@@ -66,6 +66,7 @@ class Run:
         self._scope = scope
         self._lease_ttl = lease_ttl
         self._batch: Batch | None = None
+        self._in_doubt = False
         self._next_progress = 0.0
         self.name = claim.name
         self.key = key
@@ -108,6 +109,12 @@ class Run:
         """
         if self._batch is not None:
             raise CheckpointRefused(self.name, "another checkpoint of this run is still open")
+        if self._in_doubt:
+            raise CheckpointRefused(
+                self.name,
+                "whether the last checkpoint was committed is not known, for its COMMIT got no answer: let the run "
+                "end, the next one goes on from what is stored",
+            )
         reached("checkpoint.before", self.name)
         idle_limit = int(self._lease_ttl / timedelta(milliseconds=1))
         try:
@@ -123,7 +130,9 @@ class Run:
                 self._guard(until, dict(meta_attr or {}), counts, complete=complete, changed=changed)
                 if self.dry_run:
                     raise _RolledBack  # noqa: TRY301 - what rolls the transaction back
+                self._in_doubt = True
                 reached("commit.before", self.name)
+            self._in_doubt = False
             reached("commit.after", self.name)
         except _RolledBack:
             logger.debug("dry run %s: checkpoint rolled back", self.id)

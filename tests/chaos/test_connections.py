@@ -70,3 +70,21 @@ def test_a_run_may_begin_with_a_read_after_its_connection_died_while_it_was_idle
     outcome = marks.run_now()
 
     assert (outcome.outcome, outcome.reason) == ("OK", None)
+
+
+def test_after_a_commit_without_an_answer_a_run_can_write_no_more(db, proxy, monkeypatch):
+    def stubborn(run):
+        for _ in range(3):
+            try:
+                with run.checkpoint(run.started_at):
+                    again = {Mark.times: Mark.times + 1}
+                    Mark.insert(id=1).on_conflict(conflict_target=[Mark.id], update=again).execute()
+            except peewee.OperationalError:
+                continue
+
+    monkeypatch.setattr("collectkit.run.reached", lambda point, _: point == "commit.before" and proxy.lose_answer())
+    outcome = enrolled(db, stubborn).run_now()
+
+    assert outcome.outcome == "FAILED"
+    assert "whether the last checkpoint was committed is not known" in outcome.reason
+    assert one("times FROM mark") == 1
