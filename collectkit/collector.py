@@ -274,7 +274,11 @@ def _close(claim: Claim, closing: Closing, ttl: timedelta) -> str | None:
     give_up = time.monotonic() + _CLOSE_PATIENCE
     while True:
         try:
-            return None if ledger.close(claim, closing, ttl) else _lost(claim)
+            if ledger.close(claim, closing, ttl):
+                return None
+            ended = ledger.ending(claim)
+            # Nobody else closes with these outcomes: it was this very close, whose answer was lost.
+            return None if ended and ended[0] == closing.outcome else _lost(claim, ended)
         except Interrupt:
             # The shutdown of the process; a run that has come this far is closed all the same.
             continue
@@ -284,8 +288,9 @@ def _close(claim: Claim, closing: Closing, ttl: timedelta) -> str | None:
             time.sleep(0.2)
 
 
-def _lost(claim: Claim) -> str:
-    return f"lost its lease (run {claim.run}, fence {claim.fence}): somebody else has closed it"
+def _lost(claim: Claim, ended: tuple[str, datetime] | None = None) -> str:
+    how = f"closed as {ended[0]} at {ended[1]:%H:%M:%S}Z" if ended else "closed by somebody else"
+    return f"lost its lease (run {claim.run}, fence {claim.fence}, {how})"
 
 
 def _one_line(error: BaseException) -> str:

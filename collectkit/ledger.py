@@ -192,6 +192,12 @@ def close(held: Claim | Lapsed, closing: Closing, ttl: timedelta) -> bool:
     return bool(rows)
 
 
+def ending(held: Claim) -> tuple[str, datetime] | None:
+    """Return how the run was closed, and when; None if nothing is known of that."""
+    rows = ledger_db.read(statements.ENDING, {"run": held.run})
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
 def closing(
     held: Claim | Lapsed,
     outcome: Outcome,

@@ -99,6 +99,8 @@ UPDATE collectkit.run r
 RETURNING r.id
 """
 
+ENDING = "SELECT outcome, finished_at FROM collectkit.run WHERE id = %(run)s AND finished_at IS NOT NULL"
+
 # Lapsed, whatever the collector's state. After a restart of the database the living renew first, so it waits one TTL.
 LAPSED = """
 SELECT r.id, r.dry_run, r.trigger, c.name, c.fence, c.holder, c.attempt, c.max_attempts, c.schedule, c.tz, r.worker,

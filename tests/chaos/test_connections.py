@@ -88,3 +88,10 @@ def test_after_a_commit_without_an_answer_a_run_can_write_no_more(db, proxy, mon
     assert outcome.outcome == "FAILED"
     assert "whether the last checkpoint was committed is not known" in outcome.reason
     assert one("times FROM mark") == 1
+
+
+def test_a_close_without_an_answer_is_known_for_what_it_was(db, proxy):
+    outcome = enrolled(db, lambda _: proxy.lose_answer()).run_now()
+
+    assert (outcome.outcome, outcome.reason) == ("OK", None)
+    assert one("outcome FROM collectkit.run") == "OK"
