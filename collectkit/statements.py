@@ -113,9 +113,11 @@ SELECT r.id, r.dry_run, r.trigger, c.name, c.fence, c.holder, c.attempt, c.max_a
 """
 
 # A process that was stopped inside a checkpoint may hold the very row that is to be closed: its backend is ended first.
+# In this database only: another on the same server may have a run of the same number.
 END_BACKEND = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
- WHERE application_name = %(application_name)s AND usename = current_user AND pid <> pg_backend_pid()
+ WHERE application_name = %(application_name)s AND usename = current_user AND datname = current_database()
+   AND pid <> pg_backend_pid()
 """
 
 # What is claimable, longest due first, each at most once in ten seconds however many processes look.
