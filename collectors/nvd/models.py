@@ -5,14 +5,14 @@ from __future__ import annotations
 from peewee import DecimalField, TextField
 from playhouse.postgres_ext import ArrayField
 
-from collectkit import DateTimeTZField, Model
+from collectkit import AclModel, DateTimeTZField
 
 
 def _score() -> DecimalField:
     return DecimalField(max_digits=3, decimal_places=1, null=True)
 
 
-class Nvd(Model):
+class Nvd(AclModel):
     """A CVE as NVD describes it; one that was rejected stays, with the status ``Rejected`` and without scores."""
 
     cve_id = TextField(primary_key=True)

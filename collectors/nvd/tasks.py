@@ -50,6 +50,7 @@ class Shifted(Exception):
 @collector(
     periodic=cron("47 */2 * * *"),  # NVD asks for no more than that
     data_models=[Nvd],
+    acl="public",
     enabled=settings.enabled,
     fresh_for=timedelta(hours=12),
     deadline=timedelta(hours=4),

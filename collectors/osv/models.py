@@ -5,10 +5,10 @@ from __future__ import annotations
 from peewee import TextField
 from playhouse.postgres_ext import ArrayField, BinaryJSONField
 
-from collectkit import DateTimeTZField, Model
+from collectkit import AclModel, DateTimeTZField
 
 
-class Osv(Model):
+class Osv(AclModel):
     """An advisory in OSV's format; one that was withdrawn stays, ``gone_at`` marks one that is listed no longer.
 
     A time that nobody has filled in is null: publishers write the year 1.

@@ -51,6 +51,7 @@ class Listed(Struct, frozen=True, kw_only=True):
     periodic=cron("23 * * * *"),
     each=lambda: settings.ecosystems,
     data_models=[Osv],
+    acl="public",
     enabled=settings.enabled,
     fresh_for=timedelta(hours=4),  # three checks may fail before readers are told
     cursor_keys=("modified", "reconciled"),

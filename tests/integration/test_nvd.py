@@ -13,8 +13,9 @@ import msgspec
 import psycopg
 import pytest
 
-from collectkit import Counts, RateLimit, download, read_status
+from collectkit import Counts, RateLimit, acl_scope, download, group_ids, read_status
 from collectors.nvd import tasks
+from collectors.nvd.models import Nvd
 from collectors.nvd.tasks import NvdSettings, nvd_collector
 from tests.nvd_api import RECORDED, NvdApi, modified, recorded
 from tests.replay import Answer, Replay
@@ -47,6 +48,7 @@ class Mirror:
 
     def query(self, statement: Any) -> list[tuple[Any, ...]]:
         with psycopg.connect(self._url) as connection:
+            connection.execute("SELECT set_config('collectkit.acl', %s, true)", [str(group_ids(["public"])[0])])
             return connection.execute(statement).fetchall()
 
     @property
@@ -419,6 +421,14 @@ class TestRequests:
 
         assert mirror.api.asked[0]["mirror"] == "1"
         assert mirror.ids == all_ids(mirror)
+
+
+def test_the_table_is_open_to_the_group_public_alone(mirror):
+    nvd_collector.run_now()
+
+    assert Nvd.select().count() == 0
+    with acl_scope(["public"]):
+        assert Nvd.select().count() == 250
 
 
 def test_a_rewind_drops_the_place_of_a_paging():

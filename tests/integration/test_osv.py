@@ -11,9 +11,10 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from collectkit import Counts, download, read_status
+from collectkit import Counts, acl_scope, download, group_ids, read_status
 from collectkit.database import ledger_db
 from collectors.osv import tasks
+from collectors.osv.models import Osv
 from collectors.osv.tasks import OsvSettings, osv_collector
 from tests.replay import Answer, Replay
 
@@ -67,6 +68,7 @@ class Bucket:
 
     def query(self, statement: Any) -> list[tuple[Any, ...]]:
         with psycopg.connect(self._url) as connection:
+            connection.execute("SELECT set_config('collectkit.acl', %s, true)", [str(group_ids(["public"])[0])])
             return connection.execute(statement).fetchall()
 
     @property
@@ -408,6 +410,15 @@ class TestEcosystems:
 
         assert settings.ecosystems == ("PyPI", "npm", "Red Hat")
         assert OsvSettings().ecosystems == (CRATES, "Go", "PyPI")
+
+
+def test_the_table_is_open_to_the_group_public_alone(bucket):
+    bucket.publish(recorded(OLD))
+    run()
+
+    assert Osv.select().count() == 0
+    with acl_scope(["public"]):
+        assert Osv.select().count() == 140
 
 
 def test_records_that_cannot_be_read_are_set_aside_and_their_rows_stay(bucket):
