@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.acceptance.test_recovery import faults_site
+from tests.offline import OFFLINE
 
 MINE = "collectors.mine.tasks.mine_collector"
 
@@ -17,7 +18,7 @@ MINE = "collectors.mine.tasks.mine_collector"
 def site():
     with faults_site() as made:
         made.environ["COLLECTKIT_COLLECTORS"] = "collectors"
-        made.environ["KEV_COLLECTOR_ENABLED"] = "false"
+        made.environ.update(OFFLINE)
         made.home = made.home / "empty"
         made.home.mkdir()
         yield made

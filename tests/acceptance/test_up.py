@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.offline import OFFLINE
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -36,7 +38,7 @@ def environ(state_dir):
         **kept,
         "COLLECTKIT_STATE_DIR": str(state_dir),
         "COLLECTKIT_BIND": f"127.0.0.1:{free_port()}",
-        "KEV_COLLECTOR_ENABLED": "false",
+        **OFFLINE,
     }
 
 

@@ -98,7 +98,7 @@ def test_asking_for_a_run_needs_no_broker(cli):
     ("arguments", "code", "words"),
     [
         (("run", "nobody"), 1, "no collector is called 'nobody'"),
-        (("run", "collector"), 1, "fits 2 collectors"),
+        (("run", "collector"), 1, " collectors, say more of it: "),
         (("run",), 2, "Missing argument"),
         (("status", "nobody"), 1, "no collector is called 'nobody'"),
         (("new", "No-Name"), 1, "cannot be a package's name"),
