@@ -19,6 +19,7 @@ from collectkit.collector import Collector
 from collectkit.database import ledger_db
 from collectkit.discovery import discover
 from collectkit.settings import CollectorSettings, Settings, load_settings
+from collectkit.status import read_status
 from collectors.kev.tasks import kev_collector
 from tests.replay import Answer, Replay
 
@@ -112,6 +113,31 @@ def test_the_service_of_the_readme_answers_without_a_broker(db, python):
     assert python("-c", service + ask).startswith("200 OK")
 
 
+def test_the_first_load_of_the_howto_goes_on_where_it_was_interrupted(db, monkeypatch):
+    def page(start, total=5):
+        parts = [{"number": n, "name": f"part {n}"} for n in range(start, min(start + 2, total))]
+        return Answer(body=json.dumps({"total": total, "time": "2026-01-01T00:00:00Z", "parts": parts}).encode())
+
+    (code,) = blocks("docs/howto/resumable-first-load.md").values()
+    before = set(broker.actors)
+    with Replay() as source:
+        monkeypatch.setenv("PARTS_COLLECTOR_URL", source.answer("/api", page(0), page(2), Answer(status=403), page(4)))
+        exec(compile(code, "tasks.py", "exec", dont_inherit=True), {"__name__": "docs.resumable"})
+        (name,) = set(broker.actors) - before
+        declared = broker.actors[name]
+        assert isinstance(declared, Collector)
+        db.enrol(declared)
+
+        first = declared.run_now()
+        half = read_status()[name]
+        second = declared.run_now()
+
+        asked = [request.target for request in source.requests]
+    assert (first.outcome, half.data, half.cursor["place"]["start"]) == ("FAILED", "PARTIAL", 4)
+    assert (second.outcome, second.counts.inserted, read_status()[name].cursor) == ("OK", 1, {})
+    assert asked == ["/api?from=0", "/api?from=2", "/api?from=4", "/api?from=4"]
+
+
 def test_the_tutorial_holds_step_by_step(python, db, tmp_path):
     def run(*options, code=0):
         return json.loads(python("-m", "collectkit", "run", "hosts", "--json", *options, code=code, **environ))
@@ -181,7 +207,7 @@ def test_the_defaults_in_the_reference_are_those_of_the_code():
 
 def test_every_setting_of_a_shipped_collector_is_in_the_reference():
     page = (ROOT / "docs/reference/settings.md").read_text("utf-8")
-    discover(["collectors.kev", "collectors.example"])
+    discover(["collectors"])
     shipped = [each for each in CollectorSettings.__subclasses__() if each.__module__.startswith("collectors.")]
 
     assert shipped
