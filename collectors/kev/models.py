@@ -5,10 +5,10 @@ from __future__ import annotations
 from peewee import DateField, TextField
 from playhouse.postgres_ext import ArrayField
 
-from collectkit import DateTimeTZField, Model
+from collectkit import AclModel, DateTimeTZField
 
 
-class Kev(Model):
+class Kev(AclModel):
     """A vulnerability that is, or was, listed as exploited; one whose ``gone_at`` is null is listed now."""
 
     cve_id = TextField(primary_key=True)

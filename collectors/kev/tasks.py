@@ -21,6 +21,7 @@ settings = KevSettings.load("KEV_COLLECTOR")
 @collector(
     periodic=cron("17 * * * *"),
     data_models=[Kev],
+    acl="public",
     enabled=settings.enabled,
     fresh_for=timedelta(hours=4),  # three checks may fail before readers are told
     deadline=timedelta(minutes=15),

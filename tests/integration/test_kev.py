@@ -10,8 +10,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from collectkit import Counts, download, read_status
+from collectkit import Counts, acl_scope, download, group_ids, read_status
+from collectkit.database import ledger_db
+from collectkit.discovery import describe
+from collectkit.migrate import migrate
 from collectors.kev import tasks
+from collectors.kev.models import Kev
 from collectors.kev.tasks import KevSettings, kev_collector
 from tests.replay import Answer, Replay
 
@@ -42,6 +46,7 @@ class Mirror:
 
     def query(self, statement: Any) -> list[tuple[Any, ...]]:
         with psycopg.connect(self._url) as connection:
+            connection.execute("SELECT set_config('collectkit.acl', %s, true)", [str(group_ids(["public"])[0])])
             return connection.execute(statement).fetchall()
 
     @property
@@ -264,3 +269,45 @@ def test_a_dry_run_counts_and_leaves_everything_alone(mirror):
     assert (outcome.outcome, outcome.counts) == ("OK", Counts(inserted=1655))
     assert mirror.live == 0
     assert mirror.state == state
+
+
+def test_the_table_is_open_to_the_group_public_alone(mirror):
+    mirror.publish(recorded("2026-07-27"))
+    kev_collector.run_now()
+
+    assert Kev.select().count() == 0
+    with acl_scope(["internal", "public-write"]):
+        assert Kev.select().count() == 0
+    with acl_scope(["public"]):
+        assert Kev.select().count() == 1655
+
+
+OLD = """
+CREATE TABLE kev AS
+SELECT cve_id, 'A vendor' AS vendor_project, 'product' AS product, 'name' AS vulnerability_name,
+       date '2026-01-01' AS date_added, 'text' AS short_description, 'action' AS required_action,
+       date '2026-01-01' AS due_date, NULL AS known_ransomware_campaign_use, '' AS notes, '{}'::text[] AS cwes,
+       NULL::timestamptz AS gone_at
+  FROM unnest(ARRAY['CVE-2025-68686', 'CVE-1999-0001']) cve_id
+"""
+
+
+def test_a_table_from_before_the_access_groups_is_migrated_with_its_rows(mirror):
+    for statement in ("DROP TABLE kev", "DROP TABLE collectkit.migration_collectors_kev", OLD):
+        ledger_db.run(statement)
+    ledger_db.run("ALTER TABLE kev ADD PRIMARY KEY (cve_id)")
+
+    done = migrate(describe([kev_collector]))
+
+    assert done == [
+        "applied migration 0001_kev of collectors.kev",
+        "applied migration 0002_access_groups of collectors.kev",
+        'secured table "public"."kev"',
+        'indexed acl_read of table "public"."kev"',
+        'indexed acl_write of table "public"."kev"',
+    ]
+    assert Kev.select().count() == 0
+    with acl_scope(["public"]):
+        assert Kev.select().count() == 2
+    mirror.publish(recorded("2026-07-27"))
+    assert kev_collector.run_now().reason.count("1 of 2 rows are no longer listed") == 1
