@@ -6,6 +6,8 @@ import getpass
 import os
 import signal
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -13,7 +15,7 @@ import msgspec
 import typer
 
 from collectkit import logs
-from collectkit.errors import CollectkitError
+from collectkit.errors import CollectkitError, DatabaseUnavailable
 from collectkit.output import say, table
 from collectkit.settings import Settings, load_settings
 
@@ -85,7 +87,8 @@ def serve(
     threads: Annotated[int, typer.Option(min=1, help="Threads of each.")] = 8,
 ) -> None:
     """Serve the status over HTTP, under gunicorn, at COLLECTKIT_BIND."""
-    settings = _settings()
+    settings = _connect()
+    _refuse_unsafe(())
     _exec(
         f"-m gunicorn service:create_app() --bind {settings.bind} --workers {workers} --worker-class gthread"
         f" --threads {threads} --graceful-timeout 5 --no-control-socket"
@@ -196,6 +199,7 @@ def run(
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     discovered = _discover(settings)
+    _refuse_unsafe(discovered.models())
     names = resolve(name, list(discovered.declarations))
     collector = discovered.collectors[family(names[0])]
     outcomes = [collector.run_now(dry_run, key=key) for each, key in collector.instances().items() if each in names]
@@ -237,6 +241,14 @@ def _connect() -> Settings:
     settings = _settings()
     connect(settings)
     return settings
+
+
+def _refuse_unsafe(models: Iterable[Any]) -> None:
+    """Refuse what row security would not hold for; a database that does not answer is another matter."""
+    from collectkit.guard import refuse_unsafe
+
+    with suppress(DatabaseUnavailable):
+        refuse_unsafe(models)
 
 
 def _discover(settings: Settings) -> Any:

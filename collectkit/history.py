@@ -12,7 +12,7 @@ from collectkit.database import ledger_db, settings_in_force
 # A collector's runs have rising fences and rising ids alike; the index is on the fence, and one page of each is enough.
 _READ = """
 SELECT r.id, r.collector, r.outcome, r.attempt, r.trigger, r.dry_run, r.scheduled_for, r.started_at, r.finished_at,
-       r.worker, r.counts, r.until_before, r.until_after, r.result, r.error
+       r.worker, r.acl_read, r.acl_write, r.counts, r.until_before, r.until_after, r.result, r.error
   FROM unnest(%(names)s::text[]) n
  CROSS JOIN LATERAL (SELECT own.id FROM collectkit.run own
                       WHERE own.collector = n AND (%(before)s::bigint IS NULL OR own.id < %(before)s)
@@ -26,6 +26,7 @@ class PastRun(msgspec.Struct, frozen=True):
     """One run in a collector's history; one that has not ended yet has the outcome RUNNING.
 
     Attributes:
+        acl_read, acl_write: the access groups that it acted under; None for none.
         scheduled_for: the due time that it took; None for one that nothing was due for.
         until_before, until_after: the watermark as it found it, and as its last checkpoint left it.
         result: what the collector's function returned.
@@ -41,6 +42,8 @@ class PastRun(msgspec.Struct, frozen=True):
     started_at: datetime
     finished_at: datetime | None
     worker: str | None
+    acl_read: list[str] | None
+    acl_write: list[str] | None
     counts: dict[str, int]
     until_before: datetime | None
     until_after: datetime | None

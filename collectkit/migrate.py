@@ -19,10 +19,11 @@ from collectkit.database import SESSION, clock, database, ledger_db
 from collectkit.declaration import Declaration
 from collectkit.discovery import Discovered
 from collectkit.errors import DatabaseUnavailable
-from collectkit.guard import secure
+from collectkit.guard import secure, table_faults
 from collectkit.policies import protected
 from collectkit.schedule import stale_at, tick_after
 from collectkit.scoped import ScopedDatabase
+from collectkit.served import forget_served, is_served, write_served
 
 # Any number that no other program uses for an advisory lock on the same database.
 _LOCK = 4_027_310_915
@@ -56,6 +57,7 @@ def migrate(discovered: Discovered) -> list[str]:
                 done += _patiently(lambda package=package: _tables(db, package, discovered))  # type: ignore[misc]
         reached("migrate.tables")
         done += reconcile(discovered)
+        done += _serve(discovered)
     except peewee.DatabaseError as error:
         words = " ".join(str(error).split())
         message = f"migrate: PostgreSQL refused: {words}; nothing of the step that failed was kept, run it again"
@@ -140,6 +142,21 @@ def _retire(discovered: Discovered, stored: Iterable[str]) -> list[str]:
     reached("retire.before")
     retired = ledger_db.run(statements.RETIRE, {"names": gone}) if gone else []
     return [f"retired collector {name}" for (name,) in retired]
+
+
+def _serve(discovered: Discovered) -> list[str]:
+    served = {
+        model: _package(each)
+        for each in discovered.collectors.values()
+        for model in each.declared.data_models
+        if is_served(model)
+    }
+    unsafe = {each.model for each in protected(served) if table_faults([each])}
+    done = write_served(served, unsafe)
+    if not discovered.import_faults:
+        names = {model._meta.table_name for model in served}  # noqa: SLF001 - Peewee's documented name
+        done += forget_served((*discovered.packages, *_packages(discovered)), names)
+    return done
 
 
 def _own_schema(db: Any) -> list[str]:

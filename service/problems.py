@@ -11,7 +11,7 @@ import msgspec
 import peewee
 from psycopg import errors as postgres
 
-from collectkit.errors import DatabaseUnavailable
+from collectkit.errors import DatabaseUnavailable, UnsafeRole
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ def install(app: falcon.App[Any, Any]) -> None:
     """Have the application answer every error as a problem."""
     app.set_error_serializer(_serialize)
     app.add_error_handler(DatabaseUnavailable, _database_unavailable)
+    app.add_error_handler(UnsafeRole, _unsafe_role)
     app.add_error_handler(peewee.DatabaseError, _database_error)
     app.add_error_handler(Exception, _unexpected)
 
@@ -79,6 +80,11 @@ def _detail(req: falcon.Request, error: falcon.HTTPError) -> str:
 def _database_unavailable(req: falcon.Request, _resp: falcon.Response, error: Exception, _params: Any) -> NoReturn:
     logger.warning("%s %s: %s", req.method, req.path, error)
     raise Problem(503, "the database does not answer: try again in a few seconds", headers=_RETRY_AFTER) from error
+
+
+def _unsafe_role(req: falcon.Request, _resp: falcon.Response, error: Exception, _params: Any) -> NoReturn:
+    logger.error("%s %s: %s", req.method, req.path, error)
+    raise Problem(503, "the service may not read tables with access groups: its log says what mends that") from error
 
 
 def _database_error(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> NoReturn:

@@ -86,8 +86,8 @@ class RunsResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         """Answer with a page of runs and the address of the next page, null on the last."""
-        before = _number(req, "before", _LARGEST_ID)
-        limit = min(_number(req, "limit", _LARGEST_ID) or _PAGE, _LONGEST_PAGE)
+        before = whole_number(req, "before", _LARGEST_ID)
+        limit = min(whole_number(req, "limit", _LARGEST_ID) or _PAGE, _LONGEST_PAGE)
         # One more than is shown tells whether there is another page.
         runs = read_runs(_resolve(name), before=before, limit=limit + 1)
         is_last, runs = len(runs) <= limit, runs[:limit]
@@ -111,7 +111,12 @@ def _resolve(name: str) -> list[str]:
         raise Problem(409, detail, candidates=error.candidates) from None
 
 
-def _number(req: falcon.Request, parameter: str, largest: int) -> int | None:
+def whole_number(req: falcon.Request, parameter: str, largest: int) -> int | None:
+    """Return the parameter of the request's address as a number, None if it is not there.
+
+    Raises:
+        Problem: 400, it is no whole number from 1 to ``largest``.
+    """
     text = req.get_param(parameter)
     if text is None:
         return None

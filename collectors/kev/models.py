@@ -23,3 +23,6 @@ class Kev(AclModel):
     notes = TextField()
     cwes = ArrayField(TextField, index=False)
     gone_at = DateTimeTZField(null=True)
+
+    class Meta:
+        served = True
