@@ -48,13 +48,24 @@ def scale() -> Scale:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed:
-        item.stash[_FAILED] = True
+        for node in item.listchain():
+            node.stash[_FAILED] = True
     return report
 
 
 @pytest.fixture
 def home(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A short path, for a socket's has a hundred bytes at most; it stays, with the logs, if the test fails."""
+    yield from _directory(request)
+
+
+@pytest.fixture(scope="module")
+def module_home(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The same, for all tests of a module."""
+    yield from _directory(request)
+
+
+def _directory(request: pytest.FixtureRequest) -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="ck-"))
     yield made
     if request.node.stash.get(_FAILED, False):

@@ -41,7 +41,7 @@ class Desk:
         self._armed = home / "armed"
         self._armed.mkdir()
         self._hits: Queue[Hit] = Queue()
-        self._heard: list[Hit] = []
+        self.heard: list[Hit] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(home / "desk.sock"))
         self._listener.listen(64)
@@ -57,9 +57,9 @@ class Desk:
             each.unlink(missing_ok=True)
         while self.hit():
             pass
-        for hit in self._heard:
+        for hit in self.heard:
             hit.go_on()
-        self._heard.clear()
+        self.heard.clear()
 
     def hit(self, seconds: float = 0) -> Hit | None:
         """Return who has reached an armed point; None if nobody does in time."""
@@ -67,7 +67,7 @@ class Desk:
             hit = self._hits.get(timeout=seconds) if seconds else self._hits.get_nowait()
         except Empty:
             return None
-        self._heard.append(hit)
+        self.heard.append(hit)
         return hit
 
     def close(self) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 
 from tests.chaos.cases import Case
 from tests.chaos.lane import Lane
@@ -62,6 +63,13 @@ def _played(lane: Lane, case: Case, seed: int) -> tuple[float, list[str]]:
         return math.nan, [f"{case}: {type(error).__name__}: {error}"]
 
 
+def in_parallel(on: list[Lane], work: Callable[[Lane], object]) -> None:
+    """Do the work on all lanes at once; what one raises is raised when all have ended."""
+    with ThreadPoolExecutor(len(on)) as pool:
+        for done in [pool.submit(work, lane) for lane in on]:
+            done.result()
+
+
 def play_all(on: list[Lane], cases: Iterable[Case], seed: int, *, says: bool = False) -> Played:
     """Play the cases, as many at a time as there are lanes; the first law that breaks ends it.
 
@@ -83,11 +91,7 @@ def play_all(on: list[Lane], cases: Iterable[Case], seed: int, *, says: bool = F
             if says:
                 print(f"{len(played.seconds):6}  {seconds:6.2f} s  {case}", *fault, flush=True)
 
-    threads = [Thread(target=work, args=(lane,), name=f"lane-{lane.number}") for lane in on]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_parallel(on, work)
     played.took = time.monotonic() - began
     for lane in on:
         played.runs += lane.sql("SELECT count(*) FROM collectkit.run")[0][0]

@@ -15,6 +15,7 @@ from tests.chaos.cases import Case
 from tests.chaos.desk import Hit
 from tests.chaos.lane import TTL, Lane, dice
 from tests.chaos.strike import strike
+from tests.chaos.subjects.sizes import STEP
 
 HIT_PATIENCE = 30.0
 PROCESS_PATIENCE = 30.0
@@ -105,7 +106,7 @@ def _provoke(lane: Lane, case: Case, random: Random) -> tuple[Hit, tuple[str, ..
     kind = case.kind if case.kind in {"seventh", "events", "snap"} else "append"
     kinds = ("append", "seventh") if kind in {"append", "seventh"} else (kind,)
     family = case.point.partition(".")[0]
-    lane.truth.grow(kind, random, pause=_LONG if family in {"renew", "shutdown"} else 0)
+    grown = lane.truth.grow(kind, random, pause=_LONG if family in {"renew", "shutdown"} else 0)
     desk = lane.desk
     if family in {"lost", "interrupt"}:
         return _after_another(lane, case, kind), kinds
@@ -122,8 +123,9 @@ def _provoke(lane: Lane, case: Case, random: Random) -> tuple[Hit, tuple[str, ..
         _wait_for(lane, lambda: any(wire.ready() for wire in lane.wires), "no worker got ready")
         os.kill(random.choice([wire for wire in lane.wires if wire.ready()]).process.pid, signal.SIGTERM)
     hit = _awaited(lane, case)
-    # A cursor makes many checkpoints: not always the first one is struck.
-    for _ in range(random.randint(0, 2) if case.kind == "append" and "checkpoint" in case.point else 0):
+    # A cursor makes many checkpoints: any of them is struck, the last one too.
+    of_a_checkpoint = family in {"checkpoint", "rows", "guard", "commit"} and case.kind in {"append", "hand"}
+    for _ in range(random.randrange(-(-grown // STEP)) if of_a_checkpoint else 0):
         desk.arm(case.point, case.subject)
         hit.go_on()
         hit = _awaited(lane, case)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from tests.chaos.subjects.sizes import BEGINNING, SEVENTHS
 from tests.replay import Answer, Replay
 
-BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)
-SEVENTHS = 7
 KINDS = ("append", "seventh", "events", "snap")
 
 # What a table holds, as rows that can be counted.
@@ -45,24 +44,29 @@ class Truth:
         self._version = 0
         self.say(pause=0)
 
-    def grow(self, kind: str, random: Random, pause: float = 0) -> None:
+    def grow(self, kind: str, random: Random, pause: float = 0) -> int:
         """Add news to the source of this kind: new records, changed ones, some at the same instant, some gone.
 
         Arguments:
             pause: seconds that a run waits before each checkpoint.
+
+        Returns:
+            How many records.
         """
+        news = random.randint(5, 50)
         if kind in {"append", "seventh"}:
-            for _ in range(random.randint(20, 45)):
+            for _ in range(news):
                 self._appended.append((len(self._appended), random.randint(-999, 999), self._tick(random)))
         elif kind == "events":
-            for _ in range(random.randint(20, 60)):
+            for _ in range(news):
                 self._events.append((random.randint(0, 300), random.randint(-999, 999), self._tick(random)))
         else:
-            for _ in range(random.randint(20, 60)):
+            for _ in range(news):
                 self._snap[random.randint(0, 300)] = random.randint(-999, 999)
             for gone in random.sample(sorted(self._snap), len(self._snap) // 10):
                 del self._snap[gone]
         self.say(pause)
+        return news
 
     def say(self, pause: float) -> None:
         """Publish what there is."""

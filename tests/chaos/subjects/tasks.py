@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import peewee
 from playhouse.postgres_ext import DateTimeTZField
@@ -17,10 +17,7 @@ from playhouse.postgres_ext import DateTimeTZField
 from collectkit import Model, collector, cron, fetch
 from collectkit.crashpoints import reached
 from tests.chaos.inside import HERE
-
-BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)
-STEP = 9
-SEVENTHS = 7
+from tests.chaos.subjects.sizes import BEGINNING, SEVENTHS, STEP
 
 # A tick comes once a year: whatever runs, the test has made due. A failed run is tried again at once.
 OPTIONS = {"max_attempts": 6, "backoff": (timedelta(seconds=0.3), timedelta(seconds=0.6))}

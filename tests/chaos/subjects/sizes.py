@@ -1,0 +1,12 @@
+"""What both the collectors and those who check them go by."""
+
+from datetime import UTC, datetime
+
+BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)
+"""The first instant of every source."""
+
+STEP = 9
+"""So many records does ``append`` commit at a time."""
+
+SEVENTHS = 7
+"""So many groups does ``seventh`` make of them."""

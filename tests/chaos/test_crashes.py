@@ -1,0 +1,68 @@
+"""Whatever strikes a process wherever it is, no row is lost, doubled or made up, and one run commits at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from fnmatch import fnmatch
+
+import pytest
+
+from tests.chaos.cases import matrix, share
+from tests.chaos.lane import dice
+from tests.chaos.matrix import in_parallel, lanes, play_all
+from tests.chaos.zombies import KINDS, PLACES, Woken, stop_and_wake
+
+SHARE = 40
+ZOMBIES = 300
+
+
+@pytest.fixture(scope="module")
+def on(module_home, scale):
+    with lanes(module_home, 8 if scale.full else 5) as made:
+        yield made
+
+
+def test_every_fault_at_every_crash_point_costs_time_and_nothing_else(on, scale):
+    for seed in range(scale.seed, scale.seed + (scale.seeds if scale.full else 1)):
+        cases = [case for case in matrix() if fnmatch(str(case), scale.only)]
+        if scale.full:
+            dice(seed, "order").shuffle(cases)
+        else:
+            cases = share(dice(seed, "share"), SHARE)
+
+        played = play_all(on, cases, seed, says=scale.full)
+        print(summary(seed, played))
+
+        assert not played.broken
+
+
+def test_a_holder_that_wakes_up_beyond_its_lease_is_refused_and_holds_nobody_back(on, scale):
+    each = ZOMBIES // len(KINDS) // len(on) + 1 if scale.full else 1
+    woken = Woken()
+
+    in_parallel(on, lambda lane: [stop_and_wake(lane, scale.seed, number, woken) for number in range(each)])
+
+    after = sorted(woken.successor_after)
+    print(f"{woken.places.total()} holders stopped and woken: {len(woken.accepted)} accepted")
+    for place, words in PLACES.items():
+        print(f"  {woken.places[place]:4} {place:<18} {words}")
+    print(f"  next claim after {after[len(after) // 2]:.1f} s (median), {after[-1]:.1f} s at most")
+    assert woken.places.total() == each * len(KINDS) * len(on)
+    assert woken.accepted == []
+
+
+def summary(seed, played):
+    """Return a table of the faults: how many cases, and how long until all was right."""
+    lines = [
+        (
+            f"seed {seed}: {len(played.seconds)} cases in {played.took:.0f} s, {played.runs} runs, "
+            f"{played.rows} rows; broken laws: {len(played.broken)}"
+        )
+    ]
+    for fault in sorted(Counter(case.fault for case in played.seconds)):
+        times = sorted(seconds for case, seconds in played.seconds.items() if case.fault == fault)
+        middle, most = times[len(times) // 2], times[-1]
+        lines.append(
+            f"  {fault:<7} {len(times):4} cases; right again after {middle:.1f} s (median), {most:.1f} s at most"
+        )
+    return "\n".join(lines)
