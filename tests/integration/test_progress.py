@@ -96,17 +96,17 @@ def test_it_can_be_said_inside_a_checkpoint_and_is_seen_before_the_commit(runnin
     assert seen == [Progress(1, 2)]
 
 
-def test_a_database_that_drops_the_connection_is_no_error_of_the_run(running, db, caplog):
+def test_a_database_that_drops_the_connection_is_no_error_of_the_run(running, db):
     def count(run):
         with psycopg.connect(db.settings.database_url) as other:
             other.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'collectkit ledger'"
             )
+        # Written on a new connection if the end of the old one has been heard of by now, else left out.
         run.progress(1, 2)
         run.store(updated_until_dt=run.started_at)
 
     assert running(count).outcome == "OK"
-    assert "was not written down: PostgreSQL did not answer" in caplog.text
 
 
 def test_a_schema_that_lags_behind_is_no_error_of_the_run_and_is_not_asked_each_second(running, caplog):
