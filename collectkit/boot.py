@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -22,6 +24,9 @@ from collectkit.guard import refuse_unsafe
 from collectkit.maintenance import Sweep
 from collectkit.nudging import Nudger
 from collectkit.settings import Settings, load_settings
+
+# Seconds; runs that are interrupted end within a few.
+_ORPHANS_PATIENCE = 30
 
 logger = logging.getLogger(__name__)
 
@@ -108,11 +113,22 @@ def _stop_when_orphaned() -> None:
     # second SIGTERM as the order to drop its runs. So it tells by another signal, which is heeded once.
     def stop(*_: object) -> None:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        # A process that was still booting waits for an answer of the one that is gone: it ends all the same.
+        signal.alarm(_ORPHANS_PATIENCE)
         signal.raise_signal(signal.SIGTERM)
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGUSR1, stop)
         die_with_parent(signal.SIGUSR1)
+        if _is_orphan():
+            os._exit(1)  # no run has begun
+
+
+def _is_orphan() -> bool:
+    """Tell whether dramatiq's main process has died already: the kernel tells of later deaths only."""
+    main = multiprocessing.parent_process()
+    # A fork server is the parent of what it forks, and ends with the main process by itself.
+    return main is not None and multiprocessing.get_start_method() != "forkserver" and os.getppid() != main.pid
 
 
 def _embedded_broker(settings: Settings) -> str:

@@ -96,11 +96,15 @@ def spawn(
         become: called in the child before the program starts; it may change whom the child runs as.
     """
 
+    parent = os.getpid()
+
     def prepare() -> None:
         if become is not None:
             become()
         # After ``become``: the kernel forgets this wish when a process changes its credentials.
         die_with_parent(at_parents_death)
+        if os.getppid() != parent:
+            os._exit(1)  # it died before it could be said: nobody would ever end this process
 
     return subprocess.Popen(
         list(map(str, command)),

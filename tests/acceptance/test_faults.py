@@ -182,3 +182,17 @@ def test_a_run_that_is_handed_over_starts_at_once_on_a_worker_that_lives(site):
     )
     # The next sweep, which comes six times in a lease, and a broker's round trip; no lease has to lapse.
     assert 0 <= pause < TTL / 6 + 1
+
+
+def test_a_child_whose_main_process_is_killed_while_it_boots_ends_too(site):
+    main = site.run("worker")
+    children = Path(f"/proc/{main.pid}/task/{main.pid}/children")
+    site.until(lambda: children.read_text().split())
+    booting = [int(pid) for pid in children.read_text().split()]
+
+    os.kill(main.pid, signal.SIGKILL)
+    try:
+        site.until(lambda: not any(is_alive(pid) for pid in booting))
+    finally:
+        for pid in filter(is_alive, booting):
+            os.kill(pid, signal.SIGKILL)
