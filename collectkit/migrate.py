@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -184,8 +184,8 @@ def _tables(db: Any, package: str, discovered: Discovered) -> list[str]:
         if _package(each) == package
         for model in each.declared.data_models
     }
-    directory = Path(str(importlib.import_module(package).__file__)).parent / "migrations"
-    if directory.is_dir():
+    directory = _migrations(package, discovered)
+    if directory is not None:
         applied = Runner(db, str(directory), f"migration_{package.replace('.', '_')}", "collectkit").up()
         done = [f"applied migration {name} of {package}" for name in applied]
     else:
@@ -194,6 +194,18 @@ def _tables(db: Any, package: str, discovered: Discovered) -> list[str]:
         with db.atomic():
             done += secure(db.cursor(), each)
     return done
+
+
+def _migrations(package: str, discovered: Discovered) -> Path | None:
+    """Return the directory ``migrations`` beside the modules that declare the package's collectors, if it has one.
+
+    Of the modules, not of the package: one without an ``__init__.py`` has no file, and the working directory's own
+    ``migrations`` may be those of another project.
+    """
+    modules = {each.fn.__module__ for each in discovered.collectors.values() if _package(each) == package}
+    files = [getattr(sys.modules.get(module), "__file__", None) for module in modules]
+    found = {directory for file in files if file and (directory := Path(file).parent / "migrations").is_dir()}
+    return next(iter(found), None)
 
 
 def _missing_tables(db: Any, models: set[type[peewee.Model]]) -> list[str]:

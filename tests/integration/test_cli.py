@@ -196,3 +196,18 @@ def test_importing_a_collector_touches_no_server_and_needs_no_setup(tmp_path):
     )
 
     assert done.stdout == "collectors.kev.tasks.kev_collector\n"
+
+
+def test_migrations_of_another_project_in_the_working_directory_are_left_alone(cli, tmp_path):
+    package = tmp_path / "collectors" / "bare"  # without __init__.py, as it happens
+    package.mkdir(parents=True)
+    (package / "tasks.py").write_text(
+        "from collectkit import collector, cron\n@collector(periodic=cron('@daily'))\ndef bare(run): ...\n"
+    )
+    (tmp_path / "migrations").mkdir()
+    (tmp_path / "migrations" / "0001_foreign.py").write_text("def up(migrator, db): raise SystemExit('ran')\n")
+
+    done = cli("migrate")
+
+    assert done.returncode == 0, done.stderr
+    assert "added collector collectors.bare.tasks.bare" in done.stdout
