@@ -95,7 +95,6 @@ def spawn(
         log: where its output goes; this process's own if not given.
         become: called in the child before the program starts; it may change whom the child runs as.
     """
-
     parent = os.getpid()
 
     def prepare() -> None:

@@ -16,7 +16,7 @@ import peewee
 import psycopg
 from playhouse.postgres_ext import PooledPsycopg3Database, Psycopg3Database
 
-from collectkit.errors import DatabaseUnavailable, NotConnected
+from collectkit.errors import DatabaseUnavailable, NotConnected, NotMigrated
 from collectkit.scoped import ScopedDatabase
 from collectkit.settings import Settings, load_settings
 
@@ -31,6 +31,9 @@ _NETWORK = {
 # A role called collectkit would otherwise find, and make, collectors' tables in the schema of its own name.
 SESSION = "-c timezone=UTC -c search_path=public"
 _BROKEN = (peewee.OperationalError, peewee.InterfaceError)
+# The classes of errors by which a server says that it goes, or is not there yet: connection and operator.
+_GONE = ("08", "57")
+_NOT_MIGRATED = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName)
 
 
 class ModelDatabase(PooledPsycopg3Database, ScopedDatabase):  # type: ignore[misc]  # Peewee has no types
@@ -94,6 +97,7 @@ class LedgerDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
             DatabaseUnavailable: the server cannot be reached or dropped the connection. The dead connection is let go,
                 so that the next call begins afresh; it is not tried again here, for the statement may have been
                 carried out. A connection that had died before is replaced: on it nothing was sent.
+            NotMigrated: it lacks our tables.
         """
         if self._state.conn is not None and _has_died(self._state.conn):
             self.let_go()
@@ -103,6 +107,10 @@ class LedgerDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
         except _BROKEN as error:
             self.let_go()
             raise DatabaseUnavailable(_unreachable(error)) from error
+        except peewee.ProgrammingError as error:
+            if isinstance(getattr(error, "orig", None), _NOT_MIGRATED):
+                raise NotMigrated from error
+            raise
         except BaseException:
             # An interrupt may strike between the statement and its answer; the connection is then out of step.
             if not self.is_closed() and not _is_idle(self._state.conn):
@@ -240,4 +248,7 @@ def _has_died(connection: psycopg.Connection[Any]) -> bool:
 
 def _unreachable(error: Exception) -> str:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    if state is not None and not state.startswith(_GONE):
+        return f"PostgreSQL could not carry out a statement: {reason}"
     return f"PostgreSQL did not answer: {reason}; see that it runs and that COLLECTKIT_DATABASE_URL names it"

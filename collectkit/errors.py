@@ -59,6 +59,13 @@ class DatabaseUnavailable(CollectkitError):
     """PostgreSQL cannot be reached, or does not hold collectkit's tables."""
 
 
+class NotMigrated(DatabaseUnavailable):
+    """PostgreSQL answers, but lacks tables or columns of collectkit's."""
+
+    def __init__(self) -> None:
+        super().__init__("the database lacks tables of this version of collectkit: run `collectkit migrate`")
+
+
 class UnsafeRole(CollectkitError):
     """The database role is one that row security does not hold for, so it gets no connection to collectors' tables.
 

@@ -11,11 +11,12 @@ import msgspec
 import peewee
 from psycopg import errors as postgres
 
-from collectkit.errors import DatabaseUnavailable, UnsafeRole
+from collectkit.errors import DatabaseUnavailable, NotMigrated, UnsafeRole
 
 logger = logging.getLogger(__name__)
 
 _RETRY_AFTER = {"Retry-After": "5"}
+_NOT_SET_UP = "the database is not set up yet: try again when `collectkit migrate` has run"
 _NOT_MIGRATED = (postgres.UndefinedTable, postgres.UndefinedColumn, postgres.InvalidSchemaName)
 
 
@@ -79,7 +80,8 @@ def _detail(req: falcon.Request, error: falcon.HTTPError) -> str:
 
 def _database_unavailable(req: falcon.Request, _resp: falcon.Response, error: Exception, _params: Any) -> NoReturn:
     logger.warning("%s %s: %s", req.method, req.path, error)
-    raise Problem(503, "the database does not answer: try again in a few seconds", headers=_RETRY_AFTER) from error
+    message = "the database does not answer: try again in a few seconds"
+    raise Problem(503, _NOT_SET_UP if isinstance(error, NotMigrated) else message, headers=_RETRY_AFTER) from error
 
 
 def _unsafe_role(req: falcon.Request, _resp: falcon.Response, error: Exception, _params: Any) -> NoReturn:
@@ -88,17 +90,11 @@ def _unsafe_role(req: falcon.Request, _resp: falcon.Response, error: Exception, 
 
 
 def _database_error(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> NoReturn:
-    if not_migrated(error):
-        logger.warning("%s %s: the database lacks our tables: run `collectkit migrate`", req.method, req.path)
-        message = "the database is not set up yet: try again when `collectkit migrate` has run"
-        raise Problem(503, message, headers=_RETRY_AFTER) from error
-    _unexpected(req, resp, error, params)
-
-
-def not_migrated(error: Exception) -> bool:
-    """Tell whether this error of Peewee's says that collectkit's tables are missing."""
     # Peewee keeps the driver's error, which is the exact one, as ``orig``.
-    return isinstance(getattr(error, "orig", None), _NOT_MIGRATED)
+    if isinstance(getattr(error, "orig", None), _NOT_MIGRATED):
+        logger.warning("%s %s: the database lacks our tables: run `collectkit migrate`", req.method, req.path)
+        raise Problem(503, _NOT_SET_UP, headers=_RETRY_AFTER) from error
+    _unexpected(req, resp, error, params)
 
 
 def _unexpected(req: falcon.Request, _resp: falcon.Response, error: Exception, _params: Any) -> NoReturn:

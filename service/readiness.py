@@ -7,14 +7,13 @@ from datetime import timedelta
 
 import falcon
 import msgspec
-import peewee
 import redis
 
-from collectkit.errors import CollectkitError, DatabaseUnavailable
+from collectkit.errors import CollectkitError, DatabaseUnavailable, NotMigrated
 from collectkit.settings import Settings
 from collectkit.status import overdue
 from service.auth import OPEN
-from service.problems import Problem, not_migrated
+from service.problems import Problem
 
 logger = logging.getLogger(__name__)
 
@@ -71,13 +70,11 @@ class ReadyResource:
     def _database_or_collectors(self) -> Failing | None:
         try:
             late = overdue(self._settings.ready_after)
+        except NotMigrated:
+            return Failing("database", "collectkit's tables are missing: run `collectkit migrate`")
         except DatabaseUnavailable as error:
             logger.warning("not ready: %s", error)
             return Failing("database", "PostgreSQL does not answer")
-        except peewee.DatabaseError as error:
-            if not not_migrated(error):
-                raise
-            return Failing("database", "collectkit's tables are missing: run `collectkit migrate`")
         if not late:
             return None
         detail = (

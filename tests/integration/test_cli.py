@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from collectkit.database import ledger_db
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -74,6 +76,19 @@ def test_what_cannot_be_claimed_exits_with_3_and_says_why(cli):
 def test_before_migrate_a_command_says_what_to_do(cli):
     assert cli("run", "example").returncode == 3
     assert "collectkit migrate" in cli("run", "example").stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("status",), ("run", "example"), ("run", "example", "--nudge"), ("user", "add", "ann", "--password-stdin")],
+)
+def test_on_a_database_without_our_tables_every_command_says_what_to_do(cli, command):
+    ledger_db.run("DROP SCHEMA collectkit CASCADE")
+
+    done = cli(*command, stdin="correct horse\n")
+
+    assert done.returncode == 1
+    assert done.stderr.endswith("run `collectkit migrate`\n")
 
 
 def test_a_dry_run_leaves_the_state_alone(cli):
