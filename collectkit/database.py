@@ -15,8 +15,9 @@ from typing import Any
 import peewee
 import psycopg
 from playhouse.postgres_ext import PooledPsycopg3Database, Psycopg3Database
+from psycopg.conninfo import conninfo_to_dict
 
-from collectkit.errors import DatabaseUnavailable, NotConnected, NotMigrated
+from collectkit.errors import DatabaseUnavailable, NotConnected, NotMigrated, SettingsError
 from collectkit.scoped import ScopedDatabase
 from collectkit.settings import Settings, load_settings
 
@@ -157,8 +158,14 @@ def connect(settings: Settings | None = None) -> None:
         from collectkit.embedded import running_urls
 
         url, _ = running_urls(settings.state_dir)
-    _in_force = settings
     url = url.replace("postgres://", "postgresql://", 1)
+    try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        # What it says may quote the password, and so would a traceback.
+        fault = "COLLECTKIT_DATABASE_URL: the value cannot be used: see that what is behind its ? is encoded and known"
+        raise SettingsError([fault]) from None
+    _in_force = settings
     if database.database == url:
         return
     # None means as many as there are threads: Peewee gives a thread one connection, so the threads are the limit.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import msgspec
 from collectkit.errors import SettingsError
 
 _SECRETS = frozenset({"database_url", "broker_url", "jwt_key"})
+_BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _SHORTEST_LEASE = timedelta(seconds=1)
 _GROUPS = tuple(f"{level}_{use}_groups" for level in ("public", "internal", "embargo") for use in ("read", "write"))
 
@@ -170,9 +172,31 @@ def _url_faults(settings: Settings) -> list[str]:
     faults = []
     for field, (schemes, words) in wanted.items():
         url = getattr(settings, field)
-        if url is not None and urlsplit(url).scheme not in schemes:
-            faults.append(f"COLLECTKIT_{field.upper()}: the value cannot be used: it should begin with {words}")
+        fault = None if url is None else _url_fault(url, schemes, words)
+        if fault is not None:
+            faults.append(f"COLLECTKIT_{field.upper()}: the value cannot be used: {fault}")
     return faults
+
+
+def _url_fault(url: str, schemes: set[str], words: str) -> str | None:
+    """Return what is wrong, without a word of the address: what is taken for a host may be half of a password."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "its brackets do not match"
+    if parts.scheme not in schemes:
+        return f"it should begin with {words}"
+    login, _, hosts = parts.netloc.rpartition("@")
+    # libpq cuts at the first @, where everybody else cuts at the last, and says what it cannot read.
+    if "postgresql" in schemes and "@" in login:
+        return "write an @ of the password as %40"
+    if "postgresql" in schemes and _BAD_ESCAPE.search(login):
+        return "write a % of the password as %25"
+    # PostgreSQL takes several hosts, separated by commas.
+    ports = [host.rpartition("]")[2].partition(":")[2] for host in hosts.split(",")]
+    if any(port and not (port.isascii() and port.isdecimal() and int(port) < 65536) for port in ports):
+        return "the port is no number"
+    return None
 
 
 def _value_faults(settings: Settings) -> list[str]:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import traceback
+
 import psycopg
 import pytest
 
 from collectkit import ledger
-from collectkit.database import ledger_db
-from collectkit.errors import DatabaseUnavailable, NotMigrated
+from collectkit.database import connect, ledger_db
+from collectkit.errors import DatabaseUnavailable, NotMigrated, SettingsError
 from collectkit.scheduler import Scheduler
+from collectkit.settings import Settings
+
+
+def test_an_address_that_the_driver_refuses_is_not_quoted():
+    password = "hid%zz"
+
+    with pytest.raises(SettingsError, match=r"^COLLECTKIT_DATABASE_URL: ") as caught:
+        connect(Settings(database_url=f"postgresql://role@host/db?password={password}"))
+
+    assert password not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_scheduler_that_starts_before_the_migration_waits_for_it(db):

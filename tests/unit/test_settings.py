@@ -53,7 +53,11 @@ def test_all_faults_are_named_at_once():
     ("variable", "value"),
     [
         ("COLLECTKIT_DATABASE_URL", "mysql://host/db"),
+        ("COLLECTKIT_DATABASE_URL", "postgresql://[::1"),
+        ("COLLECTKIT_DATABASE_URL", "postgresql://host:http/db"),
+        ("COLLECTKIT_DATABASE_URL", "postgresql://one:5432,two:70000/db"),
         ("COLLECTKIT_BROKER_URL", "amqp://host"),
+        ("COLLECTKIT_BROKER_URL", "redis://[::1]:port/0"),
         ("COLLECTKIT_BIND", "8000"),
         ("COLLECTKIT_BIND", "host:99999"),
         ("COLLECTKIT_JWT_KEY", "short"),
@@ -77,6 +81,26 @@ def test_no_secret_is_shown_by_a_repr_or_a_fault():
     with pytest.raises(SettingsError) as caught:
         load_settings({"COLLECTKIT_DATABASE_URL": "mysql://role:hidden@host/db", "COLLECTKIT_JWT_KEY": "hidden"})
     assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("password", ["hid@den", "hid:den@", "hidden%zz", "hidden%", "hid@den:den"])
+def test_a_password_that_is_not_encoded_is_refused_without_being_shown(password):
+    with pytest.raises(SettingsError, match=r"^COLLECTKIT_DATABASE_URL: .* write an? . of the password as %") as caught:
+        load_settings({"COLLECTKIT_DATABASE_URL": f"postgresql://role:{password}@host:5432/db"})
+
+    assert "hid" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://role:p%40ss%25@one:5432,[::1]:5433/db?sslmode=require",
+        "postgresql:///db?host=%2Frun%2Fpostgresql",
+        "postgresql://[fe80::1]/db",
+    ],
+)
+def test_what_postgresql_takes_for_an_address_is_taken(url):
+    assert load_settings({"COLLECTKIT_DATABASE_URL": url}).database_url == url
 
 
 def test_a_collectors_own_settings_are_typed_and_have_its_prefix():
