@@ -136,7 +136,7 @@ def signal_group(pid: int, number: int) -> bool:
     """Send a signal to the process group that this child leads, 0 to only look; return whether there is one."""
     try:
         os.killpg(pid, number)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):  # gone, and perhaps its number is another user's by now
         return False
     return True
 

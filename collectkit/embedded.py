@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import socket
@@ -35,6 +36,8 @@ _START_PATIENCE = 60.0
 # An earlier server whose parent was killed is on its way out: a fast shutdown, with a checkpoint at its end.
 _LEAVING_PATIENCE = 15.0
 _PAUSE = 0.05
+# Not the refusals of those who ask a server that is not ready yet.
+_CAUSE = re.compile(r"(FATAL|PANIC|ERROR|error):\s++(?!the database system is)")
 _INITDB = ("-U", "postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8")
 
 
@@ -93,10 +96,12 @@ class EmbeddedServer(ABC):
     def failure(self) -> EmbeddedServerError:
         """Tell why the server does not run, in the last words that it wrote since it was launched."""
         try:
-            words = self.log.read_bytes()[self._log_began :].decode(errors="replace").splitlines()[-2:]
+            words = self.log.read_bytes()[self._log_began :].decode(errors="replace").splitlines()
         except OSError:
             words = []
-        reason = " | ".join(words) or "it wrote nothing"
+        # The cause stands before the lines that say what was ended because of it.
+        telling = [line for line in words if _CAUSE.search(line)]
+        reason = " | ".join((telling or words)[-2:]) or "it wrote nothing"
         return EmbeddedServerError(f"the embedded {self.child.name} did not start: {reason}; its log is {self.log}")
 
     def _note_log(self) -> None:
@@ -222,7 +227,7 @@ class EmbeddedValkey(EmbeddedServer):
     @property
     def url(self) -> str:
         """The server, by its socket."""
-        return f"unix://{self._socket}"
+        return f"unix://{quote(str(self._socket))}"
 
     def launch(self) -> None:
         """Start the server without waiting for it."""

@@ -85,10 +85,11 @@ class Keeper:
         self._launched_at, self._waited_for = now, True
         try:
             self.kept.launch()
-        except CollectkitError as error:
+        except (CollectkitError, OSError) as error:
+            words = str(error) if isinstance(error, CollectkitError) else f"{self.kept.child.name}: {error}"
             if not self._was_ready:
-                raise
-            say(str(error))
+                raise CollectkitError(words) from error
+            say(words)
             self._pause(now)
 
     def _bury(self, now: float) -> None:

@@ -15,11 +15,13 @@ import msgspec
 
 from collectkit.children import Child, signal_group, started_at
 from collectkit.errors import AlreadyRunning
-from collectkit.state import private_directory
+from collectkit.state import private_directory, unusable
 
 # The kernel has told it to end when its parent died; one that is stopped or hangs does not.
 _PATIENCE = 5.0
 _PAUSE = 0.05
+# Of the record, padded with blanks; it has four children at most.
+_SPACE = 1024
 
 
 class _Record(msgspec.Struct, frozen=True):
@@ -46,7 +48,11 @@ class Ownership:
 
     def __enter__(self) -> Self:
         private_directory(self._state_dir)
-        self._file = os.open(self._state_dir / "up.json", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path = self._state_dir / "up.json"
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise unusable(path, error) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -54,7 +60,11 @@ class Ownership:
             os.close(self._file)
             raise AlreadyRunning(self._state_dir, pid) from None
         self._left = self._read().children
-        self.note(())
+        try:
+            self.note(())
+        except OSError as error:
+            os.close(self._file)
+            raise unusable(path, error) from error
         return self
 
     def __exit__(
@@ -80,8 +90,8 @@ class Ownership:
         pids = [each.process.pid for each in children if each.process is not None]
         record = _Record(os.getpid(), tuple((pid, start) for pid in pids if (start := started_at(pid)) is not None))
         if record != self._noted:
-            os.ftruncate(self._file, 0)
-            os.pwrite(self._file, msgspec.json.encode(record), 0)
+            # Over the last one, not after emptying the file: a disk that is full by now has no room to give back.
+            os.pwrite(self._file, msgspec.json.encode(record).ljust(_SPACE), 0)
             self._noted = record
 
     def _read(self) -> _Record:
