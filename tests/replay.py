@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 DRIP_BYTES = 16
@@ -132,6 +133,11 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     replay: Replay
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say what went wrong, unless it is a client that was killed."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Conversation(BaseHTTPRequestHandler):
