@@ -123,6 +123,19 @@ class TestFirstLoad:
         )
         assert old[3:] == (Decimal("10.0"), "AV:N/AC:L/Au:N/C:C/I:C/A:C", None, *NO_SCORE, *NO_SCORE, ["NVD-CWE-Other"])
 
+    def test_of_several_scores_nvds_own_counts_and_else_the_highest(self, mirror):
+        def scored(number: int, *metrics: tuple[str, float]) -> None:
+            cvss = [{"type": kind, "cvssData": {"baseScore": score, "vectorString": "V"}} for kind, score in metrics]
+            mirror.api.records[number]["cve"] |= {"id": f"CVE-2026-000{number}", "metrics": {"cvssMetricV31": cvss}}
+
+        scored(1, ("Secondary", 9.8), ("Primary", 5.4))
+        scored(2, ("Secondary", 5.4), ("Secondary", 9.8), ("Secondary", 7.0))
+
+        nvd_collector.run_now()
+
+        found = mirror.query("SELECT cvss_v31_score FROM nvd WHERE cve_id LIKE 'CVE-2026-%' ORDER BY cve_id")
+        assert found == [(Decimal("5.4"),), (Decimal("9.8"),)]
+
     def test_what_was_rejected_is_kept_without_scores(self, mirror):
         nvd_collector.run_now()
 
@@ -163,9 +176,12 @@ class TestFirstLoad:
         mirror.api.most = 100
         mirror.api.before = lambda asked: mirror.api.records.append(late) if asked["startIndex"] == "100" else None
 
+        dry = nvd_collector.run_now(dry_run=True)
+        mirror.api.records.pop()
+        mirror.api.asked.clear()
         outcome = nvd_collector.run_now()
 
-        assert (outcome.outcome, mirror.api.starts) == ("OK", [0, 100, 200])
+        assert (dry.outcome, outcome.outcome, mirror.api.starts) == ("OK", "OK", [0, 100, 200])
         assert len(mirror.ids) == 250
         assert mirror.status.updated_until == FIRST_ANSWER
 
@@ -320,26 +336,29 @@ class TestWindows:
         assert (outcome.outcome, outcome.counts.updated) == ("OK", 1)
         assert mirror.status.updated_until == FIRST_ANSWER
 
-    def test_a_total_that_does_not_hold_still_fails_the_run_and_the_window_is_read_anew(self, mirror):
+    @pytest.mark.parametrize(("number", "days", "total"), [(1, 300, 4), (7, 30, 6)], ids=["falls", "grows"])
+    def test_a_total_that_does_not_hold_still_fails_the_run_and_the_window_is_read_anew(
+        self, mirror, number, days, total
+    ):
         mirror.load()
-        for number in range(5):
-            mirror.touch(number, FIRST_ANSWER + timedelta(days=30), vulnStatus="Modified")
+        for each in (1, 2, 3, 8, 9):
+            mirror.touch(each, FIRST_ANSWER + timedelta(days=30), vulnStatus="Modified")
         mirror.api.most = 2
 
-        def remodify(asked: dict[str, str]) -> None:
+        def modify(asked: dict[str, str]) -> None:
             if asked["startIndex"] == "2":
-                mirror.touch(1, FIRST_ANSWER + timedelta(days=300), vulnStatus="Modified")
+                mirror.touch(number, FIRST_ANSWER + timedelta(days=days), vulnStatus="Modified")
 
-        mirror.api.before = remodify
+        mirror.api.before = modify
         failed = nvd_collector.run_now()
         stayed = mirror.status
         mirror.api.before = lambda _asked: None
         outcome = nvd_collector.run_now()
 
-        assert "totalResults went from 5 to 4: pages have shifted" in failed.reason
+        assert f"totalResults went from 5 to {total}: pages have shifted" in failed.reason
         assert (stayed.data, stayed.updated_until, stayed.cursor) == ("COMPLETE", FIRST_ANSWER, {})
         assert outcome.outcome == "OK"
-        assert mirror.query("SELECT count(*) FROM nvd WHERE status = 'Modified'") == [(5,)]
+        assert mirror.query("SELECT count(*) FROM nvd WHERE status = 'Modified'") == [(max(5, total),)]
 
     def test_one_goes_on_where_it_was_interrupted(self, mirror):
         mirror.load()
