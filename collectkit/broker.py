@@ -10,10 +10,11 @@ from uuid import uuid4
 import redis
 from dramatiq import Broker, Message
 from dramatiq.brokers.redis import RedisBroker, _scripts
-from dramatiq.middleware import CurrentMessage, ShutdownNotifications
+from dramatiq.middleware import CurrentMessage
 from periodiq import PeriodiqMiddleware
 
 from collectkit.errors import BrokerUnavailable
+from collectkit.interrupts import CarefulShutdown
 
 # A queue longer than this is not read by anybody; more nudges would help nobody.
 LONGEST_QUEUE = 1000
@@ -41,7 +42,7 @@ class NudgeBroker(RedisBroker):
             middleware=[
                 CurrentMessage(),
                 PeriodiqMiddleware(skip_delay=_ALL_TIME),
-                ShutdownNotifications(notify_shutdown=True),
+                CarefulShutdown(notify_shutdown=True),
             ],
         )
         self.broker_id = str(uuid4())

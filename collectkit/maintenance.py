@@ -15,12 +15,11 @@ from datetime import timedelta
 from uuid import UUID
 
 from dramatiq.middleware import Interrupt
-from dramatiq.middleware.threading import raise_thread_exception
-from dramatiq.threading import thread_id_ctype
 
 from collectkit import ledger
 from collectkit.crashpoints import reached
 from collectkit.errors import CollectkitError, DeadlineExceeded, LeaseLost
+from collectkit.interrupts import call_back, interrupt
 from collectkit.ledger import Claim
 
 SWEEP_INTERVAL = timedelta(seconds=5)
@@ -73,7 +72,7 @@ class Leases:
                 with self._lock:
                     held = self._held.pop(claim.token, held)
                 if held is not None and held.interrupted:
-                    _call_back_interrupt(held.thread)
+                    call_back(held.thread.ident or 0)
             except Interrupt:
                 continue
             return
@@ -117,10 +116,10 @@ class Leases:
             held = self._held.get(token)
             if held is None or held.interrupted:
                 return
-            held.interrupted = True
             reached("interrupt.before", held.claim.name)
-            logger.warning("interrupting run %s of %s: %s", held.claim.run, held.claim.name, reason.__name__)
-            raise_thread_exception(held.thread.ident, reason)
+            held.interrupted = interrupt(held.thread.ident or 0, reason)
+        if held.interrupted:
+            logger.warning("interrupted run %s of %s: %s", held.claim.run, held.claim.name, reason.__name__)
 
     def _interval(self) -> float:
         return min((held.ttl.total_seconds() / 3 for held in self._held.values()), default=10.0)
@@ -196,9 +195,3 @@ class Sweep:
         if words != self._complaint:
             logger.warning("sweep: %s", words)
         self._complaint = words
-
-
-def _call_back_interrupt(thread: threading.Thread) -> None:
-    import ctypes
-
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(thread_id_ctype(thread.ident or 0), None)

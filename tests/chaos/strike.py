@@ -38,7 +38,7 @@ def _term(lane: Lane, hit: Hit, random: Random) -> Undo:
     if random.random() < 2 / 3:
         # dramatiq looks once a second whether it is to stop, and only then raises Shutdown in the run's thread.
         give_up = time.monotonic() + _SHUTDOWN_PATIENCE
-        while "Raising exception in worker thread" not in lane.said_since(mark) and time.monotonic() < give_up:
+        while "is told to hand over" not in lane.said_since(mark) and time.monotonic() < give_up:
             time.sleep(0.05)
     hit.go_on()
     return _nothing

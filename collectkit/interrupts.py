@@ -1,0 +1,73 @@
+"""Raising an exception in another thread, at a moment at which it can do no harm there.
+
+The interpreter raises it wherever that thread happens to be. Between the taking of a lock and the ``try`` or ``with``
+that gives it back, the lock would be taken for ever; and all threads share the locks of ``logging``, the one that
+renews leases too: one interrupt at the wrong moment, and nothing in the process moves any more.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from dramatiq.middleware import Interrupt, Shutdown, ShutdownNotifications
+from dramatiq.middleware.threading import raise_thread_exception
+from dramatiq.threading import thread_id_ctype
+
+_LOGGING = logging.Handler.handle.__code__.co_filename
+_LOCKS = frozenset(
+    method.__code__
+    for method in (
+        threading.Condition.__enter__,
+        threading.Condition.__exit__,
+        threading.Condition._acquire_restore,  # type: ignore[attr-defined]  # noqa: SLF001 - what wait() goes through
+        threading.Condition._release_save,  # type: ignore[attr-defined]  # noqa: SLF001
+    )
+)
+_PATIENCE = 0.1
+_PAUSE = 0.0005
+_SHUTDOWN_TRIES = 30
+
+logger = logging.getLogger(__name__)
+
+
+def interrupt(thread: int, reason: type[Interrupt]) -> bool:
+    """Have the thread raise ``reason`` as soon as it runs Python code; False if it was busy with locks all the time.
+
+    It cannot break a call that blocks outside the interpreter. Whoever gets False asks again later.
+
+    Arguments:
+        thread: its ``ident``.
+    """
+    give_up = time.monotonic() + _PATIENCE
+    while time.monotonic() < give_up:
+        # Back from a sleep this thread has the interpreter for some milliseconds: the other one stays where it is seen.
+        time.sleep(_PAUSE)
+        if not _is_at_a_lock(sys._current_frames().get(thread)):  # noqa: SLF001 - documented, for this very purpose
+            raise_thread_exception(thread, reason)
+            return True
+    return False
+
+
+def call_back(thread: int) -> None:
+    """Have the thread not raise after all what it has been told to and has not raised yet."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(thread_id_ctype(thread), None)
+
+
+class CarefulShutdown(ShutdownNotifications):
+    """dramatiq's notice of a shutdown, at a moment at which it can do no harm."""
+
+    def before_worker_shutdown(self, broker: Any, worker: Any) -> None:  # noqa: ARG002 - dramatiq's signature
+        """Raise Shutdown in every thread that runs a collector."""
+        for thread in list(self.manager.notifications):  # type: ignore[attr-defined]  # CPython's has them
+            told = any(interrupt(thread, Shutdown) for _ in range(_SHUTDOWN_TRIES))
+            logger.info("thread %s %s", thread, "is told to hand over" if told else "cannot be told to hand over")
+
+
+def _is_at_a_lock(frame: FrameType | None) -> bool:
+    return frame is not None and (frame.f_code.co_filename == _LOGGING or frame.f_code in _LOCKS)
