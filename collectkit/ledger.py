@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from psycopg.types.json import Jsonb
 
@@ -18,6 +18,14 @@ Outcome = Literal["OK", "FAILED", "LOST", "HANDED_OVER", "REVOKED"]
 Trigger = Literal["due", "inline"]
 
 LONGEST_BACKOFF = timedelta(minutes=15)
+
+
+class Plan(NamedTuple):
+    """What freshness follows from, apart from the watermark."""
+
+    schedule: str | None
+    tz: str
+    fresh_for: timedelta | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +141,12 @@ def checkpoint(
     removed: list[str],
     counts: dict[str, int],
     acl: Acl | None = None,
-) -> bool:
-    """Write the watermark in the author's open transaction; False if the lease is lost and it must roll back."""
+) -> Plan | None:
+    """Write the watermark in the author's open transaction; None if the lease is lost and it must roll back.
+
+    Returns:
+        The plan by which ``stale_at`` has to be reckoned; another one was deployed if it is not the claim's.
+    """
     reached("guard.before", held.name)
     cursor = database.execute_sql(
         statements.CHECKPOINT,
@@ -153,7 +165,8 @@ def checkpoint(
         },
     )
     reached("guard.after", held.name)
-    return bool(cursor.rowcount == 1)
+    row = cursor.fetchone()
+    return None if row is None else Plan(*row)
 
 
 def progress(held: Claim, done: int, total: int | None) -> None:

@@ -117,14 +117,17 @@ def drift(discovered: Discovered) -> list[str]:
     return faults
 
 
-def _stored() -> dict[str, tuple[Declaration, Any, Any]]:
+def _stored() -> dict[str, tuple[Declaration | None, Any, Any]]:
+    """Return each row's declaration, None of one that is retired, with its watermark and the database's clock."""
     return {
         name: (
-            Declaration(name, schedule, tz, tuple(needs), tuple(after), tuple(models), enabled, attempts, fresh_for),
+            None
+            if retired
+            else Declaration(name, schedule, tz, tuple(needs), tuple(after), tuple(models), enabled, tries, fresh_for),
             until,
             now,
         )
-        for name, schedule, tz, needs, after, models, enabled, attempts, fresh_for, until, now in ledger_db.read(
+        for name, schedule, tz, needs, after, models, enabled, tries, fresh_for, until, now, retired in ledger_db.read(
             statements.DECLARED
         )
     }

@@ -64,6 +64,7 @@ class Run:
     ) -> None:
         self._claim = claim
         self._scope = scope
+        self._plan = ledger.Plan(claim.schedule, claim.tz, claim.fresh_for)
         self._lease_ttl = lease_ttl
         self._batch: Batch | None = None
         self._in_doubt = False
@@ -206,27 +207,28 @@ class Run:
     def _guard(
         self, until: datetime | None, meta: dict[str, Any], counts: Counts, *, complete: bool, changed: bool
     ) -> None:
-        held = ledger.checkpoint(
-            self._claim,
-            until=until,
-            stale_at=None if until is None else self._stale_at(until),
-            complete=complete,
-            meta={key: value for key, value in meta.items() if value is not None},
-            removed=[key for key, value in meta.items() if value is None],
-            counts=msgspec.to_builtins(counts),
-            acl=self._scope.acted_under(),
-        )
-        if not held:
-            raise LeaseLost(
-                f"collector {self.name!r} lost its lease (run {self.id}, fence {self._claim.fence}): its transaction "
-                "was rolled back, the next run goes on from the last checkpoint"
+        while True:
+            plan = ledger.checkpoint(
+                self._claim,
+                until=until,
+                stale_at=None if until is None else ledger.as_text(schedule.stale_at(*self._plan, until)),
+                complete=complete,
+                meta={key: value for key, value in meta.items() if value is not None},
+                removed=[key for key, value in meta.items() if value is None],
+                counts=msgspec.to_builtins(counts),
+                acl=self._scope.acted_under(),
             )
+            if plan is None:
+                raise LeaseLost(
+                    f"collector {self.name!r} lost its lease (run {self.id}, fence {self._claim.fence}): its "
+                    "transaction was rolled back, the next run goes on from the last checkpoint"
+                )
+            if plan == self._plan:
+                break
+            # Another schedule was deployed while this run was on its way: freshness follows that one.
+            self._plan = plan
         if changed:
             ledger.pull_followers(self.name)
-
-    def _stale_at(self, until: datetime) -> str:
-        claim = self._claim
-        return ledger.as_text(schedule.stale_at(claim.schedule, claim.tz, claim.fresh_for, until))
 
     def _move_on(
         self, until: datetime | None, meta: Mapping[str, Any] | None, counts: Counts, *, complete: bool

@@ -58,10 +58,11 @@ WITH c AS (
          data_state = CASE WHEN data_state = 'COMPLETE' OR %(complete)s THEN 'COMPLETE' ELSE 'PARTIAL' END,
          meta_attr = (meta_attr || %(meta)s) - %(removed)s::text[]
    WHERE name = %(name)s AND fence = %(fence)s AND holder = %(token)s
-  RETURNING updated_until_dt)
+  RETURNING updated_until_dt, schedule, tz, fresh_for)
 UPDATE collectkit.run r
    SET counts = %(counts)s, until_after = c.updated_until_dt, acl_read = %(acl_read)s, acl_write = %(acl_write)s
   FROM c WHERE r.id = %(run)s
+RETURNING c.schedule, c.tz, c.fresh_for
 """
 
 # For readers alone: nothing is decided by it. A run that somebody else has closed says no more.
@@ -107,7 +108,7 @@ SELECT r.id, r.dry_run, r.trigger, c.name, c.fence, c.holder, c.attempt, c.max_a
        r.started_at, clock_timestamp()
   FROM collectkit.collector c JOIN collectkit.run r ON r.collector = c.name AND r.outcome = 'RUNNING'
  WHERE c.lease_until NOT BETWEEN clock_timestamp() AND clock_timestamp() + 3 * %(ttl)s::interval
-   AND clock_timestamp() > pg_postmaster_start_time() + %(ttl)s::interval
+   AND clock_timestamp() NOT BETWEEN pg_postmaster_start_time() AND pg_postmaster_start_time() + %(ttl)s::interval
    AND c.name = coalesce(%(name)s, c.name)
  ORDER BY c.name
 """
@@ -120,12 +121,13 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
    AND pid <> pg_backend_pid()
 """
 
-# What is claimable, longest due first, each at most once in ten seconds however many processes look.
+# What is claimable, longest due first, each at most once in ten seconds however many processes look; a nudge of the
+# future is one from before the clock was set back.
 DUE = f"""
 WITH d AS (
   SELECT c.name FROM collectkit.collector c
    WHERE c.name = ANY (%(mine)s) AND c.next_due_at <= clock_timestamp() AND {_STARTABLE}
-     AND (c.nudged_at IS NULL OR c.nudged_at < clock_timestamp() - interval '10 s')
+     AND (c.nudged_at IS NULL OR c.nudged_at NOT BETWEEN clock_timestamp() - interval '10 s' AND clock_timestamp())
    ORDER BY c.next_due_at, c.name LIMIT %(room)s FOR NO KEY UPDATE OF c SKIP LOCKED)
 UPDATE collectkit.collector c SET nudged_at = clock_timestamp() FROM d WHERE c.name = d.name RETURNING c.name
 """
@@ -178,8 +180,8 @@ RETURNING xmax = 0
 
 DECLARED = """
 SELECT name, schedule, tz, depends_on, after, data_models, enabled, max_attempts, fresh_for, updated_until_dt,
-       clock_timestamp()
-  FROM collectkit.collector WHERE retired_at IS NULL
+       clock_timestamp(), retired_at IS NOT NULL
+  FROM collectkit.collector
 """
 
 RETIRE = """

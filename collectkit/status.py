@@ -47,7 +47,7 @@ SELECT c.name FROM collectkit.collector c
         OR (c.holder IS NULL AND c.enabled AND c.paused_at IS NULL AND c.next_due_at < clock_timestamp() - %(limit)s
             AND NOT EXISTS (SELECT FROM unnest(c.depends_on) n LEFT JOIN collectkit.collector d ON d.name = n
                              WHERE d.data_state IS DISTINCT FROM 'COMPLETE')))
-   AND clock_timestamp() > pg_postmaster_start_time() + %(limit)s
+   AND clock_timestamp() NOT BETWEEN pg_postmaster_start_time() AND pg_postmaster_start_time() + %(limit)s
  ORDER BY c.name
 """
 

@@ -67,6 +67,19 @@ def test_what_is_gone_is_retired_and_comes_back_with_its_watermark(db):
     assert row("retired_at IS NULL AND data_state = 'COMPLETE'")
 
 
+def test_the_freshness_of_what_comes_back_with_another_schedule_is_reckoned_by_that(db):
+    reconcile(describe([declare()], packages=["collectors"]))
+    ledger_db.run(
+        "UPDATE collectkit.collector SET data_state = 'COMPLETE', updated_until_dt = '2031-01-01 12:00Z',"
+        " stale_at = '2031-01-01 14:00Z'"
+    )
+    reconcile(Discovered(("collectors",), {}))
+
+    reconcile(describe([declare("0 0 * * *")], packages=["collectors"]))
+
+    assert row("stale_at = '2031-01-03 00:00Z'")
+
+
 def test_nothing_is_retired_after_an_import_error_or_outside_the_packages(db):
     reconcile(describe([declare()], packages=["collectors"]))
 

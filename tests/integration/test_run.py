@@ -285,3 +285,16 @@ def test_an_unknown_instance_is_named(db):
 
     with pytest.raises(CollectkitError, match="has no instance 'z'"):
         keys.run_now(key="z")
+
+
+def test_freshness_follows_a_schedule_that_was_deployed_while_the_run_was_on_its_way(running):
+    def redeployed(run):
+        run.store(updated_until_dt=run.started_at)
+        ledger_db.run("UPDATE collectkit.collector SET schedule = '0 0 * * *', tz = 'Asia/Kolkata'")
+        run.store(updated_until_dt=run.started_at)
+
+    daily = cron("0 0 * * *", "Asia/Kolkata")
+
+    assert running(redeployed).outcome == "OK"
+
+    assert row("stale_at") == daily.next_tick(daily.next_tick(row("updated_until_dt") + timedelta(seconds=60)))
