@@ -128,7 +128,7 @@ class Batch:
         staged = stage(self._connection, into, self._loads, rejections.sift(rows))
         reached("load.staged", into.name)
         rejections.judge()
-        counts = Counts(rejected=rejections.count + staged.superseded)
+        counts = Counts(rejected=rejections.count)
         if staged.rows:
             listing = max_shrink is not None
             spared = spare(self._connection, into, self._loads, rejections.keys) if listing else None

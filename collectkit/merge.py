@@ -12,19 +12,28 @@ from collectkit.access import Access
 from collectkit.counts import Counts
 from collectkit.crashpoints import reached
 from collectkit.errors import SnapshotRefused
-from collectkit.staging import NUMBER, Stage, equal_keys, listed, refusals
+from collectkit.staging import NUMBER, Stage, drop_superseded, equal_keys, listed, refusals
 from collectkit.target import Target
 
 logger = logging.getLogger(__name__)
 
 
 class _Found(NamedTuple):
-    """What the table holds before a load writes to it."""
+    """What the table holds before a load writes to it.
 
-    matched: int
-    live: int
-    unlisted: int
-    closed: int
+    Attributes:
+        matched: rows of the stage whose key is there.
+        repeated: whether one of these keys comes more than once.
+        live: rows of the table that may be changed and are not marked as gone.
+        unlisted: those of them whose key is not in the stage.
+        closed: rows of the stage whose key is there in a row that may not be changed.
+    """
+
+    matched: int = 0
+    repeated: bool = False
+    live: int = 0
+    unlisted: int = 0
+    closed: int = 0
 
 
 class Merge:
@@ -55,6 +64,7 @@ class Merge:
         self._spared = spared
         self._groups = groups
         self._part = part
+        self._superseded = 0
         self._mark = into.gone_at
         self._same = equal_keys(into, "t", "s")
 
@@ -62,16 +72,18 @@ class Merge:
         """Write what differs, in the order that lets a row take over a unique value which another gives up."""
         with refusals(self._target):
             found = self._look(listing=max_shrink is not None)
+            if found.repeated:
+                self._keep_the_last()
+                found = self._look(listing=max_shrink is not None)
             removed = 0
             if max_shrink is not None:
                 self._check_shrink(found, max_shrink)
                 removed = self._remove() if found.unlisted else 0
             updated = self._update() if found.matched else 0
             reached("load.middle", self._target.name)
-            new = self._stage.rows - found.matched
-            inserted = self._insert() if new > 0 else 0
+            inserted = self._insert() if self._rows > found.matched else 0
             denied = self._denied() if found.closed else 0
-            if inserted < new:
+            if inserted < self._rows - found.matched:
                 # Others hold these keys since we looked. What they have committed a new statement sees, and corrects;
                 # what it still does not see is hidden from us.
                 updated += self._update()
@@ -79,12 +91,19 @@ class Merge:
         if denied:
             # Not which: whoever may read this must not learn what is there.
             logger.warning("table %s: %d rows were denied by access groups", self._target.name, denied)
-        unchanged = self._stage.rows - inserted - updated - denied
-        return Counts(inserted, updated, unchanged, removed, denied=denied)
+        unchanged = self._rows - inserted - updated - denied
+        return Counts(inserted, updated, unchanged, removed, self._superseded, denied)
+
+    @property
+    def _rows(self) -> int:
+        return self._stage.rows - self._superseded
+
+    def _keep_the_last(self) -> None:
+        self._superseded += drop_superseded(self._connection, self._target, self._stage)
 
     def _look(self, *, listing: bool) -> _Found:
         row = self._run(
-            """SELECT count(s.{number}), count(*) FILTER (WHERE {live} AND {part} AND {ours}),
+            """SELECT count(s.{number}), count(*) > {different}, count(*) FILTER (WHERE {live} AND {part} AND {ours}),
                       count(*) FILTER (WHERE {live} AND {part} AND {ours} AND s.{number} IS NULL AND {not_spared}),
                       count(s.{number}) FILTER (WHERE NOT {ours})
                  FROM {table} t {join} JOIN {stage} s ON {same}""",
@@ -93,9 +112,12 @@ class Merge:
             not_spared=self._not_spared(),
             # An upsert of a few rows into a large table must not read all of it.
             join=sql.SQL("LEFT" if listing else "INNER"),
+            different=sql.SQL("(SELECT count(*) FROM {})" if listing else "count(DISTINCT ({}))").format(
+                self._target.table if listing else listed(self._target.key, of="t")
+            ),
             ours=self._groups.ours,
         ).fetchone()
-        return _Found(*row) if row else _Found(0, 0, 0, 0)
+        return _Found(*row) if row else _Found()
 
     def _check_shrink(self, found: _Found, max_shrink: float) -> None:
         if found.unlisted and found.unlisted / found.live > max_shrink:
@@ -163,15 +185,27 @@ class Merge:
     def _insert(self) -> int:
         columns = [sql.Identifier(f.column_name) for f in (*self._stage.given, *self._stage.defaults)]
         stamps = self._groups.stamps
+        statement: LiteralString = """INSERT INTO {table} ({columns}) SELECT {values} FROM {stage} s
+                                       WHERE NOT EXISTS (SELECT FROM {table} t WHERE {same}) {conflict}"""
+
+        def insert(conflict: sql.Composable) -> int:
+            return self._run(
+                statement,
+                columns=sql.SQL(", ").join([*columns, *map(sql.Identifier, stamps)]),
+                values=sql.SQL(", ").join([*columns, *stamps.values()]),
+                conflict=conflict,
+            ).rowcount
+
+        try:
+            # ON CONFLICT costs as much again as the rows do. Without it, the index that it needs tells of all that may
+            # be in the way: a key that comes twice, one that somebody else has inserted, one that is hidden from us.
+            with self._connection.transaction():
+                return insert(sql.SQL(""))
+        except psycopg.errors.UniqueViolation:
+            self._keep_the_last()
         # Of rows that we do not see any unique value may be in our way, not the key alone.
-        conflict = sql.SQL("" if self._groups.guarded else "({})").format(listed(self._target.key))
-        return self._run(
-            """INSERT INTO {table} ({columns}) SELECT {values} FROM {stage} s
-                WHERE NOT EXISTS (SELECT FROM {table} t WHERE {same}) ON CONFLICT {conflict} DO NOTHING""",
-            columns=sql.SQL(", ").join([*columns, *map(sql.Identifier, stamps)]),
-            values=sql.SQL(", ").join([*columns, *stamps.values()]),
-            conflict=conflict,
-        ).rowcount
+        key = sql.SQL("" if self._groups.guarded else "({})").format(listed(self._target.key))
+        return insert(sql.SQL("ON CONFLICT {} DO NOTHING").format(key))
 
     def _unseen(self) -> int:
         row = self._run(

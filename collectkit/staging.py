@@ -7,17 +7,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import Any, Final
 
 import psycopg
 from psycopg import sql
-from psycopg.adapt import PyFormat, Transformer
 
-from collectkit.conversion import MISFITS, conversion
+from collectkit.copying import copy_rows
 from collectkit.errors import LoadError
-from collectkit.rows import Row, Shape, shape
+from collectkit.rows import Row, shape
 from collectkit.target import Field, Target
 
 # One for each load of a transaction.
@@ -29,7 +27,13 @@ _LONGEST_REASON: Final = 200
 # Not a name that a model's column could have.
 NUMBER: Final = sql.Identifier("row number")
 # Below this the planner's guesses about a table without statistics are good enough.
-_ANALYZE_FROM: Final = 1000
+_MANY: Final = 1000
+# Until the transaction ends: room for joins of this many rows without a detour over the disk, and a sample of them that
+# is rough enough to cost nothing.
+_PLAN_FOR_MANY: Final = """
+SELECT set_config('default_statistics_target', '10', true),
+       set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024, 32768)::text, true)
+"""
 _NO_ROW: Final = object()
 
 logger = logging.getLogger(__name__)
@@ -37,21 +41,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The rows of one load, each key once, in a temporary table that ends with the transaction.
+    """The rows of one load in a temporary table that ends with the transaction.
 
     Attributes:
         table: as statements name it.
         given: the fields that the rows have.
         defaults: the fields that the rows lack and Python has a default for: for new rows alone.
-        rows: how many there are.
-        superseded: how many more the source gave, each followed by another of the same key.
+        rows: how many there are, rows that a later one of the same key supersedes among them.
     """
 
     table: sql.Identifier
     given: tuple[Field, ...] = ()
     defaults: tuple[Field, ...] = ()
     rows: int = 0
-    superseded: int = 0
 
 
 def stage(connection: psycopg.Connection[Any], target: Target, load: int, rows: Iterable[Row]) -> Stage:
@@ -76,11 +78,11 @@ def stage(connection: psycopg.Connection[Any], target: Target, load: int, rows: 
         shaped = shape(target, first)
         _create(cursor, target, name, (*shaped.given, *shaped.defaults))
         with refusals(target):
-            count = _copy(cursor, target, table, shaped, chain((first,), coming))
-        if count >= _ANALYZE_FROM:
+            count = copy_rows(cursor, target, table, shaped, chain((first,), coming))
+        if count >= _MANY:
+            cursor.execute(_PLAN_FOR_MANY, prepare=False)
             cursor.execute(sql.SQL("ANALYZE {} ({})").format(table, listed(target.key)), prepare=False)
-        superseded = _drop_superseded(cursor, target, table)
-    return Stage(table, shaped.given, shaped.defaults, count - superseded, superseded)
+    return Stage(table, shaped.given, shaped.defaults, count)
 
 
 @contextmanager
@@ -146,76 +148,30 @@ def _create(cursor: psycopg.Cursor[Any], target: Target, name: str, fields: Sequ
     )
 
 
-def _copy(
-    cursor: psycopg.Cursor[Any], target: Target, table: sql.Identifier, shaped: Shape, rows: Iterable[Row]
-) -> int:
-    read = shaped.read
-    fields = (*shaped.given, *shaped.defaults)
-    passing, convert = zip(*(conversion(f) for f in fields), strict=True)
-    makers = [f.default if callable(f.default) else partial(_same, f.default) for f in shaped.defaults]
-    number = 0
-    with cursor.copy(sql.SQL("COPY {} FROM STDIN").format(table)) as copy:
-        write = copy.write_row
-        for number, row in enumerate(rows, 1):
-            values = read(number, row)
-            if makers:
-                values = (*values, *(make() for make in makers))
-            try:
-                write((number, *[v if type(v) in p else c(v) for v, p, c in zip(values, passing, convert)]))  # noqa: B905 - hot
-            except MISFITS:
-                if misfit := _misfit(cursor, target, number, zip(fields, values, strict=True)):
-                    raise misfit from None
-                raise
-    return number
-
-
-def _misfit(
-    cursor: psycopg.Cursor[Any], target: Target, row: int, values: Iterable[tuple[Field, Any]]
-) -> LoadError | None:
-    """Return the error that names the one of ``values`` that cannot be written, found by trying each again."""
-    transformer = Transformer(cursor)
-    for field, value in values:
-        try:
-            ready = conversion(field).ready(value)
-            if ready is not None:
-                transformer.get_dumper(ready, PyFormat.TEXT).dump(ready)
-        except UnicodeError:
-            reason = "holds text that is not valid Unicode"
-        except MISFITS as error:
-            nul = isinstance(error, psycopg.DataError) and "NUL" in str(error)
-            reason = (
-                "holds a NUL character, which PostgreSQL cannot store"
-                if nul
-                else f"a value of type {type(value).__name__} does not fit a {type(field).__name__}"
-            )
-        else:
-            continue
-        return target.refusal(reason, row, field.column_name)
-    return None
-
-
-def _drop_superseded(cursor: psycopg.Cursor[Any], target: Target, table: sql.Identifier) -> int:
+def drop_superseded(connection: psycopg.Connection[Any], target: Target, stage: Stage) -> int:
     """Keep the last of each key's rows; return how many went."""
     key = listed(target.key)
     repeated = sql.SQL("SELECT {}, max({}) AS last FROM {} GROUP BY {} HAVING count(*) > 1").format(
-        key, NUMBER, table, key
+        key, NUMBER, stage.table, key
     )
-    some = cursor.execute(sql.SQL("{} ORDER BY last LIMIT 3").format(repeated), prepare=False).fetchall()
-    if not some:
-        return 0
-    cursor.execute(
-        sql.SQL("DELETE FROM {} s USING ({}) d WHERE {} AND s.{} < d.last").format(
-            table, repeated, equal_keys(target, "s", "d"), NUMBER
-        ),
-        prepare=False,
-    )
+    with connection.cursor(row_factory=psycopg.rows.tuple_row) as cursor:
+        some = cursor.execute(sql.SQL("{} ORDER BY last LIMIT 3").format(repeated), prepare=False).fetchall()
+        if not some:
+            return 0
+        cursor.execute(
+            sql.SQL("DELETE FROM {} s USING ({}) d WHERE {} AND s.{} < d.last").format(
+                stage.table, repeated, equal_keys(target, "s", "d"), NUMBER
+            ),
+            prepare=False,
+        )
+        superseded = cursor.rowcount
     logger.warning(
         "table %s: %d rows were superseded by a later row of the same key, first: %s",
         target.name,
-        cursor.rowcount,
+        superseded,
         "; ".join(", ".join(str(value)[:60] for value in found[:-1]) for found in some),
     )
-    return cursor.rowcount
+    return superseded
 
 
 def equal_keys(target: Target, left: str, right: str) -> sql.Composed:
@@ -226,10 +182,7 @@ def equal_keys(target: Target, left: str, right: str) -> sql.Composed:
     )
 
 
-def listed(fields: Iterable[Field]) -> sql.Composed:
-    """Return the columns of ``fields``, as a statement lists them."""
-    return sql.SQL(", ").join(sql.Identifier(f.column_name) for f in fields)
-
-
-def _same(value: Any) -> Any:
-    return value
+def listed(fields: Iterable[Field], of: str | None = None) -> sql.Composed:
+    """Return the columns of ``fields``, as a statement lists them; those ``of`` a table, if it is named."""
+    table = () if of is None else (of,)
+    return sql.SQL(", ").join(sql.Identifier(*table, f.column_name) for f in fields)

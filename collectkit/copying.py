@@ -1,0 +1,117 @@
+"""Rows as COPY takes them: many in one text where all values are text, value by value otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+from psycopg.adapt import PyFormat, Transformer
+
+from collectkit.conversion import MISFITS, conversion
+from collectkit.errors import LoadError
+from collectkit.rows import Shape
+from collectkit.target import Field, Target
+
+_BLOCK: Final = 500
+
+
+def copy_rows(
+    cursor: psycopg.Cursor[Any], target: Target, table: sql.Identifier, shaped: Shape, rows: Iterable[Any]
+) -> int:
+    """Copy rows into a table, each after its number, as they come; return how many there were.
+
+    Looking at each value costs more than PostgreSQL does to store it. Where every column takes text as it is, and the
+    source gives nothing but text, blocks of rows are put together as COPY reads them.
+
+    Raises:
+        LoadError: a value does not fit, found before it is sent.
+    """
+    fields = (*shaped.given, *shaped.defaults)
+    passing, convert = zip(*(conversion(f) for f in fields), strict=True)
+    makers = [f.default if callable(f.default) else partial(_same, f.default) for f in shaped.defaults]
+    in_blocks = not makers and all(str in types for types in passing) and cursor.connection.info.encoding == "utf-8"
+    read, number = shaped.read, 0
+    coming = ((n, read(n, row)) for n, row in enumerate(rows, 1))
+    with cursor.copy(sql.SQL("COPY {} FROM STDIN").format(table)) as copy:
+        by_line = _LineWriter(cursor, copy)
+        write: Callable[[Sequence[Any]], None] = copy.write_row
+        while block := list(islice(coming, _BLOCK if in_blocks else 1)):
+            number = block[-1][0]
+            if in_blocks and (text := _as_text(block)):
+                copy.write(text)
+                # What write_row keeps in its buffer would come after the blocks that follow.
+                write = by_line
+                continue
+            in_blocks = write is by_line
+            for n, given in block:
+                values = (*given, *(make() for make in makers)) if makers else given
+                try:
+                    write((n, *[v if type(v) in p else c(v) for v, p, c in zip(values, passing, convert)]))  # noqa: B905 - hot
+                except MISFITS:
+                    if misfit := _misfit(cursor, target, n, zip(fields, values, strict=True)):
+                        raise misfit from None
+                    raise
+    return number
+
+
+def _as_text(block: Sequence[tuple[int, Sequence[Any]]]) -> str | None:
+    r"""Return the rows as COPY reads them; None unless each value is text without what has a meaning there."""
+    tab, width = "\t", len(block[0][1])
+    try:
+        text = "\n".join([f"{number}{tab}{tab.join(values)}" for number, values in block]) + "\n"
+        text.encode()
+    except (TypeError, UnicodeEncodeError):
+        return None
+    is_whole = text.count(tab) == len(block) * width and text.count("\n") == len(block)
+    return text if is_whole and not any(special in text for special in "\\\r\0") else None
+
+
+class _LineWriter:
+    """Writes single rows between blocks, in their place."""
+
+    def __init__(self, cursor: psycopg.Cursor[Any], copy: psycopg.Copy) -> None:
+        self._transformer = Transformer(cursor)
+        self._copy = copy
+
+    def __call__(self, row: Sequence[Any]) -> None:
+        self._copy.write(b"\t".join(map(self._written, row)) + b"\n")
+
+    def _written(self, value: Any) -> bytes:
+        dumped = None if value is None else self._transformer.get_dumper(value, PyFormat.TEXT).dump(value)
+        if dumped is None:
+            return b"\\N"
+        escaped = bytes(dumped).replace(b"\\", b"\\\\").replace(b"\t", b"\\t")
+        return escaped.replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+
+
+def _misfit(
+    cursor: psycopg.Cursor[Any], target: Target, row: int, values: Iterable[tuple[Field, Any]]
+) -> LoadError | None:
+    """Return the error that names the one of ``values`` that cannot be written, found by trying each again."""
+    transformer = Transformer(cursor)
+    for field, value in values:
+        try:
+            ready = conversion(field).ready(value)
+            if ready is not None:
+                transformer.get_dumper(ready, PyFormat.TEXT).dump(ready)
+        except UnicodeError:
+            reason = "holds text that is not valid Unicode"
+        except MISFITS as error:
+            nul = isinstance(error, psycopg.DataError) and "NUL" in str(error)
+            reason = (
+                "holds a NUL character, which PostgreSQL cannot store"
+                if nul
+                else f"a value of type {type(value).__name__} does not fit a {type(field).__name__}"
+            )
+        else:
+            continue
+        return target.refusal(reason, row, field.column_name)
+    return None
+
+
+def _same(value: Any) -> Any:
+    return value
