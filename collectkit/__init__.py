@@ -12,6 +12,7 @@ from collectkit.database import connect, disconnect
 from collectkit.errors import CollectkitError, FetchError, LeaseLost, SnapshotRefused, TooManyRejected
 from collectkit.fetch import Download, fetch, meta_of
 from collectkit.freshness import Freshness, complete_until, freshness, request_run
+from collectkit.git import Repository, fetch_git
 from collectkit.groups import Acl
 from collectkit.load import Batch
 from collectkit.models import AclModel, Model
@@ -42,6 +43,7 @@ __all__ = [
     "Outcome",
     "RateLimit",
     "Rejected",
+    "Repository",
     "Run",
     "Settings",
     "SnapshotRefused",
@@ -56,6 +58,7 @@ __all__ = [
     "decode_each",
     "disconnect",
     "fetch",
+    "fetch_git",
     "freshness",
     "group_ids",
     "load_settings",

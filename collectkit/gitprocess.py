@@ -1,0 +1,273 @@
+"""Running the program git: within a time and a size, interruptible at any moment, and never left behind."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
+from urllib.parse import unquote, urlsplit
+
+from collectkit.children import die_with_parent, signal_group
+from collectkit.errors import CollectkitError, FetchError
+
+SILENCE_SECONDS = 60
+"""After so long without a byte a transfer over HTTP ends. Till then its git may outlive a parent that was killed."""
+
+_PIECE = 1 << 16
+# How long an interrupt (lease lost, deadline, shutdown) may have to wait: it reaches a thread between two looks.
+_LOOK = 0.2
+_PATIENCE = 2.0
+_LONGEST_REASON = 300
+# The operator's own that reach git; the others (GIT_DIR of a hook, for one) speak of other repositories.
+_KEPT = ("GIT_SSH", "GIT_SSL_", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM", "GIT_CONFIG_SYSTEM", "GIT_EXEC_PATH")
+# Nothing may ask a person, run a program that an address names, or go on in the background.
+_ENVIRON = {
+    "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
+    "GIT_ASKPASS": "",
+    "GIT_TERMINAL_PROMPT": "0",
+    "LC_ALL": "C",
+}
+_CONFIG = {
+    "core.hooksPath": os.devnull,
+    "gc.autoDetach": "false",
+    "gc.pruneExpire": "now",  # nobody else works in the clone
+    "http.lowSpeedLimit": "1",
+    "http.lowSpeedTime": str(SILENCE_SECONDS),
+}
+
+
+class GitFailed(CollectkitError):
+    """Git ended with an error; the reason is what it said."""
+
+
+class Git:
+    """The program git, called on one bare repository and one remote, ``origin``, that stands in no file.
+
+    Arguments:
+        directory: the repository.
+        url: of the remote; user and password of http and https travel in a header, where no list of processes shows
+            them.
+        shown: the address as messages show it.
+        ends: the ``time.monotonic()`` at which whatever runs is ended.
+        max_bytes: the limit of the repository on disk.
+        inherited: a file that git keeps open for as long as it lives, with a lock on it.
+    """
+
+    def __init__(
+        self, directory: Path, *, url: str, shown: str, ends: float, max_bytes: int, inherited: IO[bytes]
+    ) -> None:
+        self.directory = directory
+        self._shown = shown
+        self._ends = ends
+        self._max_bytes = max_bytes
+        self._inherited = inherited
+        self._remote, config = _remote(url)
+        self._environ = _environ(directory, config)
+
+    def run(self, *arguments: str, into: IO[bytes] | None = None) -> None:
+        """Run it to its end; its output goes into the file.
+
+        Raises:
+            GitFailed: it said that it could not, or filled the disk beyond the limit; one line, without secrets.
+            FetchError: it is not installed, or takes too long.
+        """
+        with TemporaryFile() as errors, self._start(arguments, errors, stdout=into or subprocess.DEVNULL) as process:
+            looked = time.monotonic()
+            while not process.ended(_LOOK):
+                self._check_time()
+                if time.monotonic() > looked + 1:
+                    looked = time.monotonic()
+                    self.check_size()
+            self._check(process, errors)
+
+    def ask(self, *arguments: str) -> str:
+        """Run it and return what it says; errors as in ``run``."""
+        with TemporaryFile() as output:
+            self.run(*arguments, into=output)
+            output.seek(0)
+            return output.read().decode(errors="replace").strip()
+
+    def bodies(self, objects: IO[bytes], max_size: int) -> Iterator[bytes]:
+        """Yield the content of each object, one id a line in the file, as git reads them; errors as in ``run``.
+
+        Arguments:
+            max_size: the limit of one of them, in bytes.
+        """
+        with (
+            TemporaryFile() as errors,
+            self._start(("cat-file", "--batch", "--buffer"), errors, stdin=objects, stdout=subprocess.PIPE) as process,
+        ):
+            output = _Output(process, self._check_time)
+            while head := output.until(b"\n"):
+                name, _, rest = head.partition(b" ")
+                kind, _, size = rest.partition(b" ")
+                if kind != b"blob":
+                    raise GitFailed(f"object {name.decode(errors='replace')} is {kind.decode(errors='replace')}")
+                if int(size) > max_size:
+                    raise FetchError(self._shown, f"holds a file of {int(size):,} bytes, the limit is {max_size:,}")
+                yield output.exactly(int(size))
+                output.exactly(1)
+            while not process.ended(_LOOK):
+                self._check_time()
+            self._check(process, errors)
+
+    def check_size(self) -> None:
+        """Return if the repository is not too large.
+
+        Raises:
+            GitFailed: it is.
+        """
+        size = sum(_size(each) for each in (self.directory / "objects").rglob("*"))
+        if size > self._max_bytes:
+            raise GitFailed(f"its clone takes {size:,} bytes, more than the limit of {self._max_bytes:,}")
+
+    def _start(
+        self,
+        arguments: tuple[str, ...],
+        errors: IO[bytes],
+        *,
+        stdin: IO[bytes] | int = subprocess.DEVNULL,
+        stdout: IO[bytes] | int,
+    ) -> _Process:
+        try:
+            return _Process(
+                ["git", *arguments],
+                env=self._environ,
+                cwd=self.directory.parent,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=errors,
+                pass_fds=(self._inherited.fileno(),),
+                start_new_session=True,  # no terminal to ask at, and one group to end
+                preexec_fn=partial(die_with_parent, signal.SIGTERM),
+            )
+        except FileNotFoundError:
+            raise FetchError(self._shown, "the program git is not installed here: install it") from None
+
+    def _check(self, process: _Process, errors: IO[bytes]) -> None:
+        if process.returncode:
+            errors.seek(0)
+            said = errors.read(_PIECE).decode(errors="replace").replace(self._remote, self._shown)
+            raise GitFailed(_reason(said) or f"git ended with code {process.returncode}")
+
+    def _check_time(self) -> None:
+        if time.monotonic() >= self._ends:
+            raise FetchError(self._shown, "git was not done in time")
+
+
+class _Process(subprocess.Popen[bytes]):
+    """A git that ends, with all that it started, when the ``with`` does or when nobody holds it any more."""
+
+    def ended(self, seconds: float) -> bool:
+        """Wait for so long and tell whether it has ended."""
+        try:
+            self.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        """End it: politely, so that it removes what it has half made."""
+        if self.poll() is None:
+            signal_group(self.pid, signal.SIGTERM)
+            self.ended(_PATIENCE)
+        self._kill()
+        if self.stdout is not None:
+            self.stdout.close()
+
+    def __del__(self) -> None:
+        # An interrupt may strike after the fork and before the ``with`` has it.
+        if getattr(self, "_child_created", False) and self.returncode is None:
+            self._kill()
+        super().__del__()
+
+    def _kill(self) -> None:
+        signal_group(self.pid, signal.SIGKILL)
+        self.wait()
+
+
+class _Output:
+    """What a process writes, taken piece by piece, so that one which is stopped holds no interrupt up."""
+
+    def __init__(self, process: _Process, check: Callable[[], None]) -> None:
+        self._check = check
+        self._kept = bytearray()
+        self._fd = process.stdout.fileno()  # type: ignore[union-attr]  # it was started with a pipe
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLIN)
+
+    def until(self, end: bytes) -> bytes:
+        """Return what comes before ``end``; nothing if the output is over."""
+        while (found := self._kept.find(end)) < 0:
+            if not self._more():
+                return b""
+        line = bytes(self._kept[:found])
+        del self._kept[: found + len(end)]
+        return line
+
+    def exactly(self, size: int) -> bytes:
+        """Return so many bytes.
+
+        Raises:
+            GitFailed: the output ended before.
+        """
+        while len(self._kept) < size:
+            if not self._more():
+                raise GitFailed("git ended in the middle of a file")
+        taken = bytes(self._kept[:size])
+        del self._kept[:size]
+        return taken
+
+    def _more(self) -> bool:
+        while not self._poll.poll(_LOOK * 1000):
+            self._check()
+        piece = os.read(self._fd, _PIECE)
+        self._kept += piece
+        return bool(piece)
+
+
+def _remote(url: str) -> tuple[str, Mapping[str, str]]:
+    """Return the address as git is given it, and the configuration that says so."""
+    address = urlsplit(url)
+    user, at, host = address.netloc.rpartition("@")
+    if not at or address.scheme not in {"http", "https"}:
+        return url, {"remote.origin.url": url}
+    name, _, password = user.partition(":")
+    credentials = b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode()
+    bare = address._replace(netloc=host).geturl()
+    header = f"http.{address.scheme}://{host}/.extraHeader"
+    return bare, {"remote.origin.url": bare, header: f"Authorization: Basic {credentials}"}
+
+
+def _environ(directory: Path, config: Mapping[str, str]) -> Mapping[str, str]:
+    pairs = list({**_CONFIG, **config}.items())
+    numbered = {f"GIT_CONFIG_KEY_{number}": name for number, (name, _) in enumerate(pairs)}
+    numbered |= {f"GIT_CONFIG_VALUE_{number}": value for number, (_, value) in enumerate(pairs)}
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("GIT_") or name.startswith(_KEPT)}
+    return kept | _ENVIRON | numbered | {"GIT_CONFIG_COUNT": str(len(pairs)), "GIT_DIR": str(directory)}
+
+
+def _reason(said: str) -> str:
+    """Return the lines up to the one that git calls fatal, as one."""
+    lines = []
+    for line in said.splitlines():
+        _, fatal, words = line.rpartition("fatal: ")
+        lines.append((words if fatal else line).strip())
+        if fatal:
+            break
+    return "; ".join(filter(None, lines))[:_LONGEST_REASON]
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:  # git renames and removes while we look
+        return 0
