@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import peewee
 import psycopg
@@ -21,10 +21,13 @@ from collectkit.errors import SnapshotRefused
 from collectkit.groups import Acl
 from collectkit.merge import Merge
 from collectkit.rejection import Rejected, Rejections
+from collectkit.removal import remove_rows
 from collectkit.rows import Row
 from collectkit.sparing import spare
-from collectkit.staging import stage
+from collectkit.staging import stage, stage_query
 from collectkit.target import Key, target
+
+Rows: TypeAlias = Iterable[Row | Rejected] | peewee.BaseQuery
 
 
 class Batch:
@@ -49,7 +52,7 @@ class Batch:
     def upsert(
         self,
         model: type[peewee.Model],
-        rows: Iterable[Row | Rejected],
+        rows: Rows,
         key: Key | None = None,
         max_rejected: float = 0.01,
     ) -> Counts:
@@ -60,7 +63,8 @@ class Batch:
             rows: mappings of field names to values, all with the keys of the first; sequences in the order of the
                 model's fields without those that fill themselves and without ``gone_at``; or msgspec Structs. A
                 generator is read as it comes: memory stays flat. Of several rows with one key the last counts. In the
-                place of a row may stand a ``Rejected``.
+                place of a row may stand a ``Rejected``. Or a Peewee query, whose columns are named as the fields: then
+                the rows are made where they are needed, and none leaves the server.
             key: the field or fields that tell rows apart; the primary key if not given. It needs a unique index.
             max_rejected: the largest part of all records that may be rejected, 0 to 1. A single one is never too many,
                 unless this is 0.
@@ -77,7 +81,7 @@ class Batch:
     def replace(
         self,
         model: type[peewee.Model],
-        rows: Iterable[Row | Rejected],
+        rows: Rows,
         key: Key | None = None,
         max_shrink: float = 0.10,
         max_rejected: float = 0.01,
@@ -110,10 +114,39 @@ class Batch:
         shrink, reject = _part("max_shrink", max_shrink), _part("max_rejected", max_rejected)
         return self._load(model, rows, key, shrink, reject, within=within or {})
 
+    def remove(
+        self, model: type[peewee.Model], keys: Iterable[object], key: Key | None = None, max_shrink: float = 0.10
+    ) -> Counts:
+        """Remove the rows with these keys, where the source says itself what it no longer has.
+
+        Removed means deleted, or marked in ``gone_at`` and kept, as in ``replace``. A row that the access groups in
+        force may not write stays.
+
+        Arguments:
+            model: as in ``upsert``.
+            keys: a value each, or a sequence of values if the key has several fields. One that no row has, or that is
+                marked already, is passed over.
+            key: as in ``upsert``.
+            max_shrink: the largest part of the live rows that may go at once, 0 to 1.
+
+        Returns:
+            How many went.
+
+        Raises:
+            SnapshotRefused: more than ``max_shrink`` of the live rows would go. Nothing was written.
+        """
+        self._loads += 1
+        into = target(self._connection, model, key)
+        check_scope(model, into)
+        share = _part("max_shrink", max_shrink)
+        counts = Counts(removed=remove_rows(self._connection, model, into, self._loads, keys, max_shrink=share))
+        self.counts += counts
+        return counts
+
     def _load(
         self,
         model: type[peewee.Model],
-        rows: Iterable[Row | Rejected],
+        rows: Rows,
         key: Key | None,
         max_shrink: float | None,
         max_rejected: float,
@@ -125,7 +158,10 @@ class Batch:
         check_scope(model, into)
         part = into.part("t", within)
         rejections = Rejections(into.name, max_rejected)
-        staged = stage(self._connection, into, self._loads, rejections.sift(rows))
+        if isinstance(rows, peewee.BaseQuery):
+            staged = stage_query(self._connection, into, self._loads, rows)
+        else:
+            staged = stage(self._connection, into, self._loads, rejections.sift(rows))
         reached("load.staged", into.name)
         rejections.judge()
         counts = Counts(rejected=rejections.count)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
+import peewee
 import psycopg
 from psycopg import sql
 
@@ -68,21 +69,48 @@ def stage(connection: psycopg.Connection[Any], target: Target, load: int, rows: 
     Raises:
         LoadError: a row does not fit; its number and the column are named, never its content.
     """
-    name = _NAME.format(load)
-    table = sql.Identifier("pg_temp", name)
+    table = _table(load)
     with connection.cursor(row_factory=psycopg.rows.tuple_row) as cursor:
         coming = iter(rows)
         first = _first(cursor, coming)
         if first is _NO_ROW:
             return Stage(table)
         shaped = shape(target, first)
-        _create(cursor, target, name, (*shaped.given, *shaped.defaults))
+        _create(cursor, target, table, (*shaped.given, *shaped.defaults))
         with refusals(target):
             count = copy_rows(cursor, target, table, shaped, chain((first,), coming))
-        if count >= _MANY:
-            cursor.execute(_PLAN_FOR_MANY, prepare=False)
-            cursor.execute(sql.SQL("ANALYZE {} ({})").format(table, listed(target.key)), prepare=False)
+        _plan_for(cursor, target, table, count)
     return Stage(table, shaped.given, shaped.defaults, count)
+
+
+def stage_query(connection: psycopg.Connection[Any], target: Target, load: int, query: peewee.BaseQuery) -> Stage:
+    """Put what a query returns into a new temporary table, by the names of its columns; no row leaves the server.
+
+    Arguments:
+        connection, target, load: as in ``stage``.
+        query: a Peewee query on the same database.
+
+    Raises:
+        LoadError: a column is no field, the key is missing or NULL, or a field would need a default of Python's.
+    """
+    table = _table(load)
+    text, params = query.sql()
+    with connection.cursor(row_factory=psycopg.rows.tuple_row) as cursor:
+        cursor.execute(f"SELECT * FROM ({text}) q LIMIT 0", params, prepare=False)  # noqa: S608 - the author's own
+        shaped = shape(target, dict.fromkeys(column.name for column in cursor.description or ()))
+        if shaped.defaults:
+            raise target.refusal(f"the query has no {shaped.defaults[0].name!r}, whose default only Python knows")
+        _create(cursor, target, table, shaped.given)
+        into = sql.SQL("{} ({}, {})").format(table, NUMBER, listed(shaped.given)).as_string(cursor)
+        with refusals(target):
+            cursor.execute(
+                f"INSERT INTO {into} SELECT row_number() OVER (), q.* FROM ({text}) q",  # noqa: S608 - as above
+                params,
+                prepare=False,
+            )
+        count = cursor.rowcount
+        _plan_for(cursor, target, table, count)
+    return Stage(table, shaped.given, rows=count)
 
 
 @contextmanager
@@ -126,10 +154,14 @@ def _first(cursor: psycopg.Cursor[Any], rows: Iterator[Row]) -> Any:
     return first
 
 
-def _create(cursor: psycopg.Cursor[Any], target: Target, name: str, fields: Sequence[Field]) -> None:
+def _table(load: int) -> sql.Identifier:
+    return sql.Identifier("pg_temp", _NAME.format(load))
+
+
+def _create(cursor: psycopg.Cursor[Any], target: Target, table: sql.Identifier, fields: Sequence[Field]) -> None:
     cursor.execute(
         sql.SQL("CREATE TEMP TABLE {} ON COMMIT DROP AS SELECT NULL::bigint AS {}, {} FROM {} WITH NO DATA").format(
-            sql.Identifier(name), NUMBER, listed(fields), target.table
+            table, NUMBER, listed(fields), target.table
         ),
         prepare=False,
     )
@@ -137,7 +169,7 @@ def _create(cursor: psycopg.Cursor[Any], target: Target, name: str, fields: Sequ
     not_null = target.not_null | {f.column_name for f in target.key}
     cursor.execute(
         sql.SQL("ALTER TABLE {} {}").format(
-            sql.Identifier("pg_temp", name),
+            table,
             sql.SQL(", ").join(
                 sql.SQL("ALTER COLUMN {} SET NOT NULL").format(sql.Identifier(f.column_name))
                 for f in fields
@@ -146,6 +178,12 @@ def _create(cursor: psycopg.Cursor[Any], target: Target, name: str, fields: Sequ
         ),
         prepare=False,
     )
+
+
+def _plan_for(cursor: psycopg.Cursor[Any], target: Target, table: sql.Identifier, count: int) -> None:
+    if count >= _MANY:
+        cursor.execute(_PLAN_FOR_MANY, prepare=False)
+        cursor.execute(sql.SQL("ANALYZE {} ({})").format(table, listed(target.key)), prepare=False)
 
 
 def drop_superseded(connection: psycopg.Connection[Any], target: Target, stage: Stage) -> int:

@@ -157,6 +157,17 @@ def test_a_replace_removes_only_what_it_may_see_and_write(load, archive, model):
     assert {name for (name,) in archive.run(live)} == {"a", "hidden", "theirs"}
 
 
+def test_a_removal_by_key_reaches_only_what_it_may_see_and_write(load, archive):
+    load(papers("a", "b"))
+    archive.put("hidden", ["green"])
+    archive.put("theirs", ["red"], ["blue"])
+
+    counts = load(["a", "hidden", "theirs"], "remove", max_shrink=0.5)
+
+    assert counts == Counts(removed=1)
+    assert sorted(archive.rows) == ["b", "hidden", "theirs"]
+
+
 def test_rows_of_others_do_not_count_when_a_snapshot_shrinks(run, archive):
     for number in range(20):
         archive.put(f"theirs {number}", ["red"], ["blue"])
