@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
@@ -20,9 +20,11 @@ from urllib3.util import Retry
 
 from collectkit.archive import read_members
 from collectkit.crashpoints import reached
+from collectkit.csv_records import read_csv, read_csv_texts
 from collectkit.download import PATIENCE, Answer, Wanted, download, redact
 from collectkit.errors import FetchError
 from collectkit.ratelimit import RateLimit
+from collectkit.rejection import Rejected
 
 META_KEY = "_http"
 """The key of ``meta_attr`` for validators and digests: a rewind drops it; no status shows what begins with `_`."""
@@ -106,9 +108,48 @@ class Download(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             FetchError: it is no archive or a broken one, or unpacks to more than the limit of the fetch.
         """
-        archive = self.path
+        yield from self._checked(read_members(self.path, suffix, self.limit))
+
+    def csv(
+        self,
+        type: type[T],  # noqa: A002 - as in msgspec
+        *,
+        key: str | None = None,
+        comment: str | None = None,
+    ) -> Iterator[T | Rejected]:
+        """Decode the records of a CSV file one by one, as they are asked for; one that does not fit comes out rejected.
+
+        Columns are found by their names in the header, wherever they stand; those that the type does not have are
+        passed over. An empty field takes the default of its field. Bytes that are not UTF-8 become U+FFFD.
+
+        Arguments:
+            type: a msgspec Struct whose fields, as they are encoded, are names of columns.
+            key: the field that is the row's key, so that ``replace`` leaves the row of a rejected record alone.
+            comment: lines before the header that begin so are passed over.
+
+        Raises:
+            FetchError: the file is no CSV, or its header lacks a column.
+        """
+        yield from self._checked(read_csv(self.path, type, key, comment))
+
+    def csv_texts(
+        self,
+        type: type[Any],  # noqa: A002 - as in msgspec
+        *,
+        key: str | None = None,
+        comment: str | None = None,
+    ) -> Iterator[Sequence[str] | Rejected]:
+        """Check the records of a CSV file as ``csv`` does, and give their texts in the order of the type's fields.
+
+        For hundreds of thousands of rows: an exact number stays as it is written, and nothing is converted to and fro
+        on its way to PostgreSQL. Where the file has the columns of the type, in their order and no others, they are
+        checked by the hundred.
+        """
+        yield from self._checked(read_csv_texts(self.path, type, key, comment))
+
+    def _checked(self, records: Iterator[Any]) -> Iterator[Any]:
         try:
-            yield from read_members(archive, suffix, self.limit)
+            yield from records
         except ValueError as error:
             raise self.refused(str(error)) from None
 

@@ -57,7 +57,7 @@ def key_finder(type: type[Any], path: str | None) -> Callable[[bytes | msgspec.R
     """Return what finds the value at ``path`` in a record, and nothing else; None where it cannot be read.
 
     Raises:
-        ValueError: ``type`` has no such field.
+        TypeError: ``type`` has no such field.
     """
     if path is None:
         return lambda _record: None
@@ -86,6 +86,6 @@ def _only(type: Any, names: list[str]) -> type[msgspec.Struct]:  # noqa: A002 - 
     known = {f.name: f for f in msgspec.structs.fields(type)}
     field = known.get(names[0])
     if field is None:
-        raise ValueError(f"key={names[0]!r} is no field of {type.__name__} ({', '.join(known)})")
+        raise TypeError(f"key={names[0]!r} is no field of {type.__name__} ({', '.join(known)})")
     inner = _only(field.type, names[1:]) if names[1:] else field.type
     return msgspec.defstruct(type.__name__, [(field.name, inner, msgspec.field(name=field.encode_name))])

@@ -18,6 +18,7 @@ from collectkit.download import PATIENCE, Wanted, _address, redact
 from collectkit.errors import FetchError
 from collectkit.fetch import META_KEY, Download, contradicts, fetch, meta_of
 from collectkit.ratelimit import RateLimit
+from collectkit.rejection import Rejected
 from tests.replay import Answer, Replay
 
 BODY = b'{"entries": [1, 2, 3]}'
@@ -33,6 +34,11 @@ class Asking:
         self.meta_attr = meta_attr or {}
         self.is_complete = is_complete
         self.log = logging.LoggerAdapter(logging.getLogger("tests.source"), {})
+
+
+class City(msgspec.Struct):
+    name: str
+    people: int
 
 
 class Feed(msgspec.Struct):
@@ -161,6 +167,26 @@ class TestBody:
 
         with fetch(Asking(), url) as feed, pytest.raises(FetchError, match="missing required field `entries`"):
             feed.json(Feed)
+
+    def test_csv_is_decoded_record_by_record_and_a_bad_one_is_rejected(self, source):
+        body = b"# made by hand\nname,people\nBrno,400000\nTurku,many\n"
+        url = source.answer("/cities.csv.gz", Answer(body=gzip.compress(body), content_type="application/gzip"))
+
+        with fetch(Asking(), url, accept="text/csv") as feed:
+            decoded = list(feed.csv(City, key="name", comment="#"))
+            texts = list(feed.csv_texts(City, key="name", comment="#"))
+
+        rejected = Rejected(b"Turku,many", "Expected `int`, got `str` - at `$.people`", "Turku")
+        assert decoded == [City("Brno", 400_000), rejected]
+        assert texts == [["Brno", "400000"], rejected]
+
+    def test_a_page_where_csv_was_asked_for_is_refused_when_it_is_decoded(self, source):
+        url = source.answer(FEED, Answer(body=b"<HTML><BODY>Access Denied</BODY></HTML>", content_type="text/plain"))
+
+        with fetch(Asking(), url, accept="text/csv") as feed:
+            for read in (feed.csv, feed.csv_texts):
+                with pytest.raises(FetchError, match="has no column 'name', its header is '<HTML>"):
+                    next(read(City))
 
 
 class TestArchive:

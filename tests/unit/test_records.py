@@ -102,7 +102,7 @@ def test_a_key_may_lie_within_other_fields():
 
 @pytest.mark.parametrize("key", ["cve.name", "id", "cveID"])
 def test_a_key_that_the_type_does_not_have_is_an_error_of_the_author(key):
-    with pytest.raises(ValueError, match="is no field of"):
+    with pytest.raises(TypeError, match="is no field of"):
         decoded(GOOD, type=Outer, key=key)
 
 

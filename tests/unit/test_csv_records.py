@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import re
+from datetime import date
+from typing import Annotated
+
+import msgspec
+import pytest
+from msgspec import Meta, Struct
+
+from collectkit import Rejected
+from collectkit.csv_records import read_csv, read_csv_texts
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Score(Struct, frozen=True):
+    id: Annotated[str, Meta(pattern=r"^CVE-[0-9]{4}-[0-9]{4,19}\Z")] = msgspec.field(name="cve")
+    epss: Share
+    percentile: Share
+
+
+class Exploit(Struct, frozen=True, kw_only=True):
+    id: int
+    description: str
+    port: int | None = None
+    added: date | None = msgspec.field(default=None, name="date_added")
+    codes: str = ""
+
+    def __post_init__(self):
+        if self.description == "nonsense":
+            raise ValueError("nobody would say so")
+
+
+HEADER = b"cve,epss,percentile\n"
+GOOD = b"CVE-2026-0001,0.00043,0.1\n"
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(body: bytes):
+        path = tmp_path / "body"
+        path.write_bytes(body)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def texts(file):
+    return lambda body, kind=Score, key="id": list(read_csv_texts(file(body), kind, key, "#"))
+
+
+@pytest.fixture
+def rows(file):
+    return lambda body, kind=Exploit, key="id": list(read_csv(file(body), kind, key, "#"))
+
+
+def test_records_come_out_typed_whatever_the_order_of_the_columns_and_with_columns_that_nobody_knows(rows):
+    body = b'port,more,description,id,date_added\n80,x,"one, two",7,2026-11-23\n'
+
+    assert rows(body) == [Exploit(id=7, description="one, two", port=80, added=date(2026, 11, 23))]
+
+
+def test_an_empty_field_takes_the_default_where_there_is_one_and_is_empty_text_where_there_is_none(rows):
+    assert rows(b"id,description,port,codes\n7,,,\n") == [Exploit(id=7, description="")]
+
+
+def test_texts_come_out_as_they_are_written_in_the_order_of_the_type(texts):
+    in_order = texts(HEADER + b"CVE-2026-0001,0.000430,1e-05\nCVE-2026-0002,1.0,0\n")
+    otherwise = texts(b"percentile,more,cve,epss\n1e-05,,CVE-2026-0001,0.000430\n")
+
+    assert in_order == [["CVE-2026-0001", "0.000430", "1e-05"], ["CVE-2026-0002", "1.0", "0"]]
+    assert otherwise == in_order[:1]
+
+
+BAD = [
+    (b"CVE-2026-0002,high,0.1", "Expected `float`, got `str` - at `$.epss`", "CVE-2026-0002"),
+    (b"CVE-2026-0002,1.01,0.1", "Expected `float` <= 1.0 - at `$.epss`", "CVE-2026-0002"),
+    (b"CVE-2026-0002,nan,0.1", "Expected `float` >= 0.0 - at `$.epss`", "CVE-2026-0002"),
+    (b"CVE-2026-0002,,0.1", "Expected `float`, got `str` - at `$.epss`", "CVE-2026-0002"),
+    (b"CVE-2026-0002, 0.1,0.1", "Expected `float`, got `str` - at `$.epss`", "CVE-2026-0002"),
+    (b"CVE-2026-0002,0.1", "has 2 fields, where the header has 3", "CVE-2026-0002"),
+    (b"CVE-2026-0002,0.1,0.1,0.1", "has 4 fields, where the header has 3", "CVE-2026-0002"),
+    (b"<html>", "has 1 fields, where the header has 3", None),
+    (b"CVE-X,0.1,0.1", r"Expected `str` matching regex '^CVE-[0-9]{4}-[0-9]{4,19}\\Z' - at `$.cve`", None),
+    (b'"CVE-2026-0002\n",0.1,0.1', r"Expected `str` matching regex '^CVE-[0-9]{4}-[0-9]{4,19}\\Z' - at `$.cve`", None),
+]
+
+
+@pytest.mark.parametrize(("line", "reason", "key"), BAD)
+def test_a_record_that_does_not_fit_comes_out_rejected_with_its_key_and_the_others_as_they_are(
+    texts, rows, line, reason, key
+):
+    body = HEADER + GOOD + line + b"\n" + GOOD
+
+    good = ["CVE-2026-0001", "0.00043", "0.1"]
+    assert texts(body) == [good, Rejected(line, reason, key), good]
+    assert rows(body, Score)[1] == Rejected(line, reason, key)
+
+
+def test_one_bad_record_among_thousands_is_found_and_no_good_one_is_lost(texts):
+    lines = [b"CVE-2026-%04d,0.5,0.5\n" % n for n in range(3000)]
+    lines[1234] = b"CVE-2026-1234,0.5,much\n"
+
+    found = texts(HEADER + b"".join(lines))
+
+    assert [n for n, row in enumerate(found) if isinstance(row, Rejected)] == [1234]
+    assert [row[0] for row in found if not isinstance(row, Rejected)] == [
+        f"CVE-2026-{n:04}" for n in range(3000) if n != 1234
+    ]
+
+
+def test_a_rule_of_the_type_is_kept_for_texts_too(texts):
+    (rejected,) = texts(b"id,description\n7,nonsense\n", Exploit)
+
+    assert rejected == Rejected(b"7,nonsense", "nobody would say so", 7)
+
+
+def test_a_nul_is_rejected_before_postgresql_refuses_it(texts, rows):
+    body = HEADER + b"CVE-2026-0002\0,0.1,0.1\n" + GOOD
+
+    assert [type(row) for row in texts(body)] == [Rejected, list]
+    assert rows(b"id,description\n7,a\0b\n") == [
+        Rejected(b"7,a\0b", "holds a NUL character, which PostgreSQL cannot store", 7)
+    ]
+
+
+def test_bytes_that_are_not_utf_8_are_replaced_and_the_row_is_kept(rows):
+    assert rows(b"id,description\n7,caf\xe9\n") == [Exploit(id=7, description="caf\ufffd")]
+
+
+@pytest.mark.parametrize("head", [b"\xef\xbb\xbf", b"#model_version:1\n", b"# one\n#two\n"])
+def test_a_byte_order_mark_and_comments_before_the_header_are_passed_over(texts, head):
+    assert texts(head + HEADER + b"\n" + GOOD + b"\n") == [["CVE-2026-0001", "0.00043", "0.1"]]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "has no column 'cve', its header is ''"),
+        (b"<HTML><HEAD>\n<TITLE>Access Denied</TITLE>", "has no column 'cve', its header is '<HTML><HEAD>'"),
+        (b"cve,epss\n", "has no column 'percentile', its header is 'cve,epss'"),
+        (HEADER + b'"' + b"x" * 200_000, "sent CSV that cannot be read: field larger than field limit (131072)"),
+    ],
+)
+def test_what_is_no_such_csv_is_refused_in_words(texts, rows, body, reason):
+    for read in (texts, rows):
+        with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
+            read(body, Score)
+
+
+def test_a_key_that_the_type_does_not_have_is_an_error_of_the_author(rows):
+    with pytest.raises(TypeError, match=r"key='name' is no field of Exploit"):
+        rows(b"id,description\n", key="name")
+
+
+def test_an_optional_key_whose_column_is_missing_is_not_told(rows):
+    (rejected,) = rows(b"id,description\nx,y\n", key="codes")
+
+    assert rejected.key is None
