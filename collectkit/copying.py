@@ -1,8 +1,10 @@
-"""Rows as COPY takes them: many in one text where all values are text, value by value otherwise."""
+"""Rows as COPY takes them: many in one text where the values are simple, value by value otherwise."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from datetime import date, datetime
+from decimal import Decimal
 from functools import partial
 from itertools import islice
 from typing import Any, Final
@@ -17,6 +19,8 @@ from collectkit.rows import Shape
 from collectkit.target import Field, Target
 
 _BLOCK: Final = 500
+# What str() writes as psycopg does; None aside.
+_PLAIN: Final = frozenset({type(None), str, int, float, Decimal, date, datetime})
 
 
 def copy_rows(
@@ -24,31 +28,34 @@ def copy_rows(
 ) -> int:
     """Copy rows into a table, each after its number, as they come; return how many there were.
 
-    Looking at each value costs more than PostgreSQL does to store it. Where every column takes text as it is, and the
-    source gives nothing but text, blocks of rows are put together as COPY reads them.
+    To look at each value by itself costs more than PostgreSQL does to store it. Where no column needs a conversion,
+    and there is none in an array or in JSON, blocks of rows are looked at by columns and put together as COPY reads
+    them.
 
     Raises:
         LoadError: a value does not fit, found before it is sent.
     """
     fields = (*shaped.given, *shaped.defaults)
     passing, convert = zip(*(conversion(f) for f in fields), strict=True)
+    plain = [types & _PLAIN for types in passing]
     makers = [f.default if callable(f.default) else partial(_same, f.default) for f in shaped.defaults]
-    in_blocks = not makers and all(str in types for types in passing) and cursor.connection.info.encoding == "utf-8"
+    in_blocks = all(types > {type(None)} for types in plain) and cursor.connection.info.encoding == "utf-8"
     read, number = shaped.read, 0
     coming = ((n, read(n, row)) for n, row in enumerate(rows, 1))
+    if makers:
+        coming = ((n, (*given, *(make() for make in makers))) for n, given in coming)
     with cursor.copy(sql.SQL("COPY {} FROM STDIN").format(table)) as copy:
         by_line = _LineWriter(cursor, copy)
         write: Callable[[Sequence[Any]], None] = copy.write_row
         while block := list(islice(coming, _BLOCK if in_blocks else 1)):
             number = block[-1][0]
-            if in_blocks and (text := _as_text(block)):
+            if in_blocks and (text := _as_text(block, plain)):
                 copy.write(text)
                 # What write_row keeps in its buffer would come after the blocks that follow.
                 write = by_line
                 continue
             in_blocks = write is by_line
-            for n, given in block:
-                values = (*given, *(make() for make in makers)) if makers else given
+            for n, values in block:
                 try:
                     write((n, *[v if type(v) in p else c(v) for v, p, c in zip(values, passing, convert)]))  # noqa: B905 - hot
                 except MISFITS:
@@ -58,16 +65,27 @@ def copy_rows(
     return number
 
 
-def _as_text(block: Sequence[tuple[int, Sequence[Any]]]) -> str | None:
-    r"""Return the rows as COPY reads them; None unless each value is text without what has a meaning there."""
-    tab, width = "\t", len(block[0][1])
+def _as_text(block: Sequence[tuple[int, Sequence[Any]]], plain: Sequence[frozenset[type]]) -> str | None:
+    r"""Return the rows as COPY reads them; None if a value is of another type, or holds what has a meaning there."""
+    numbers, rows = zip(*block, strict=True)
+    columns: list[Iterable[str]] = [map(str, numbers)]
+    for column, types in zip(zip(*rows, strict=True), plain, strict=True):
+        kinds = set(map(type, column))
+        if not kinds <= types:
+            return None
+        if str in kinds and not _is_plain("".join([value for value in column if type(value) is str])):
+            return None
+        columns.append(column if kinds == {str} else ["\\N" if value is None else str(value) for value in column])
+    return "\n".join(map("\t".join, zip(*columns, strict=True))) + "\n"
+
+
+def _is_plain(text: str) -> bool:
+    """Whether COPY takes the text as it is."""
     try:
-        text = "\n".join([f"{number}{tab}{tab.join(values)}" for number, values in block]) + "\n"
         text.encode()
-    except (TypeError, UnicodeEncodeError):
-        return None
-    is_whole = text.count(tab) == len(block) * width and text.count("\n") == len(block)
-    return text if is_whole and not any(special in text for special in "\\\r\0") else None
+    except UnicodeEncodeError:
+        return False
+    return not any(special in text for special in "\\\t\n\r\0")
 
 
 class _LineWriter:

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from logging import LoggerAdapter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO, Protocol, TypeVar, cast
+from typing import Any, BinaryIO, Protocol, TextIO, TypeVar, cast
 
 import msgspec
 from urllib3.util import Retry
@@ -109,6 +109,10 @@ class Download(msgspec.Struct, frozen=True, kw_only=True):
             FetchError: it is no archive or a broken one, or unpacks to more than the limit of the fetch.
         """
         yield from self._checked(read_members(self.path, suffix, self.limit))
+
+    def text(self) -> TextIO:
+        """Open the plain bytes as text in UTF-8, line by line; what is none becomes U+FFFD."""
+        return self.path.open(encoding="utf-8-sig", errors="replace", newline="")
 
     def csv(
         self,

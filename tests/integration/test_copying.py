@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+
 import peewee
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from playhouse.postgres_ext import DateTimeTZField
 
 from collectkit import copying
 from collectkit.counts import Counts
@@ -60,6 +64,44 @@ def test_rows_that_are_not_all_text_keep_their_place_among_the_others(first):
     upsert(Text, rows)
 
     assert stored() == {name: text for name, text, _ in rows}
+
+
+class Number(Model):
+    name = peewee.TextField(primary_key=True)
+    count = peewee.BigIntegerField(null=True)
+    exact = peewee.DecimalField(30, 10, null=True)
+    rough = peewee.DoubleField(null=True)
+    day = peewee.DateField(null=True)
+    moment = DateTimeTZField(null=True)
+    flag = peewee.BooleanField(null=True)
+    made = peewee.TextField(default="by hand")
+
+
+def simple(n):
+    return {
+        "name": f"{n}",
+        "count": -(2**62) + n if n % 3 else None,
+        "exact": Decimal(f"{n}E-{n % 11}") if n % 5 else f"{n}.5",
+        "rough": [0.1, 1e-300, 1e22, 7, float("inf"), None][n % 6],
+        "day": date(1 + n, 2, 3) if n % 7 else "2026-11-24",
+        "moment": datetime(2026, 11, 24, 1, 2, 3, n, tzinfo=timezone(timedelta(minutes=n % 800))) if n % 4 else None,
+        "flag": None,
+    }
+
+
+def test_simple_values_are_stored_the_same_in_blocks_and_one_by_one():
+    create(Number)
+    rows = [simple(n) for n in range(1500)]
+
+    upsert(Number, rows)
+    # A flag is not simple.
+    counts = upsert(Number, [{**row, "flag": False} if n == 0 else row for n, row in enumerate(rows)])
+
+    assert counts == Counts(updated=1, unchanged=1499)
+    assert query("SELECT count(*), count(DISTINCT made) FROM number WHERE exact IS NOT NULL") == [(1500, 1)]
+    assert query("SELECT exact::text, rough::text, day::text FROM number WHERE name = '44'") == [
+        ("44.0000000000", "1e+22", "0045-02-03")
+    ]
 
 
 @pytest.mark.parametrize(
