@@ -14,7 +14,11 @@ RUN pip wheel --no-deps --no-build-isolation --no-index --wheel-dir dist . \
     && /opt/collectkit/bin/python -m compileall -q /opt/collectkit
 
 FROM python:3.13-slim
-RUN groupadd --gid 10001 collectkit \
+# Some feeds are git repositories.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates git \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --gid 10001 collectkit \
     && useradd --uid 10001 --gid 10001 --home-dir /var/lib/collectkit --create-home --shell /usr/sbin/nologin collectkit
 COPY --from=build /opt/collectkit /opt/collectkit
 ENV PATH=/opt/collectkit/bin:$PATH \

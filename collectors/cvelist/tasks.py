@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from collectkit import CollectorSettings, Run, collector, cron, fetch_git
@@ -46,7 +47,7 @@ def cvelist_collector(run: Run) -> str:
             return f"passed over: commit {repository.commit:.12} is older than {run.meta_attr['commit']:.12}"
         cursor = {"commit": repository.commit, "committed_at": repository.committed_at.isoformat()}
         with run.checkpoint(updated_until_dt=run.started_at, meta_attr=cursor) as batch:
-            records = read_records(repository.files(RECORD))
+            records = read_records(_told(run, repository.files(RECORD)))
             if repository.since is None:
                 batch.replace(Cvelist, records, max_shrink=MAX_SHRINK)
             else:
@@ -54,3 +55,10 @@ def cvelist_collector(run: Run) -> str:
                 batch.remove(Cvelist, vanished(repository), max_shrink=MAX_SHRINK)
         how = "all files" if repository.since is None else f"since {repository.since:.12}"
     return f"commit {repository.commit:.12}, {how}: {run.counts}"
+
+
+def _told(run: Run, files: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    """Let the files through, and show how many they are so far."""
+    for number, file in enumerate(files, 1):
+        yield file
+        run.progress(number)

@@ -16,12 +16,14 @@ import typer
 from collectkit import cli
 from collectkit.broker import broker
 from collectkit.collector import Collector
+from collectkit.counts import Counts
 from collectkit.database import ledger_db
 from collectkit.discovery import discover
 from collectkit.settings import CollectorSettings, Settings, load_settings
 from collectkit.status import read_status
 from collectors.kev.tasks import kev_collector
 from tests.replay import Answer, Replay
+from tests.upstream import Upstream
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -136,6 +138,30 @@ def test_the_first_load_of_the_howto_goes_on_where_it_was_interrupted(db, monkey
     assert (first.outcome, half.data, half.cursor["place"]["start"]) == ("FAILED", "PARTIAL", 4)
     assert (second.outcome, second.counts.inserted, read_status()[name].cursor) == ("OK", 1, {})
     assert asked == ["/api?from=0", "/api?from=2", "/api?from=4", "/api?from=4"]
+
+
+def test_the_git_repository_of_the_howto_is_followed(db, monkeypatch, tmp_path):
+    def notes(**texts):
+        return {f"notes/{name}.json": json.dumps({"id": name, "text": text}).encode() for name, text in texts.items()}
+
+    (code,) = blocks("docs/howto/git-source.md").values()
+    before = set(broker.actors)
+    upstream = Upstream(tmp_path / "notes")
+    upstream.publish(notes(**{f"old{n}": "text" for n in range(20)}, a="one", b="two") | {"README.md": b"#"})
+    monkeypatch.setenv("NOTES_COLLECTOR_URL", upstream.url)
+    exec(compile(code, "tasks.py", "exec", dont_inherit=True), {"__name__": "docs.git_source"})
+    (name,) = set(broker.actors) - before
+    declared = broker.actors[name]
+    assert isinstance(declared, Collector)
+    db.enrol(declared)
+
+    first, second = declared.run_now(), declared.run_now()
+    upstream.publish(notes(**{f"old{n}": "text" for n in range(20)}, b="three", c="four"))
+    third = declared.run_now()
+
+    assert (first.reason, second.reason, third.reason) == (None, None, None)
+    assert (first.counts, second.counts) == (Counts(inserted=22), Counts())
+    assert third.counts == Counts(inserted=1, updated=1, removed=1)
 
 
 def test_the_tutorial_holds_step_by_step(python, db, tmp_path):

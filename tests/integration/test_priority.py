@@ -1,32 +1,31 @@
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import peewee
 import psycopg
 import pytest
 
-from collectkit import AclModel, Counts, acl_scope, collector, cron, group_ids, named_acl, read_status
-from collectkit.broker import broker
+from collectkit import Counts, acl_scope, group_ids, named_acl, read_status
 from collectkit.database import database, ledger_db, writing
 from collectkit.load import Batch
+from collectors import epss
+from collectors.epss.models import Epss
+from collectors.epss.tasks import epss_collector
 from collectors.kev.models import Kev
-from collectors.kev.tasks import kev_collector
 from collectors.nvd.models import Nvd
-from collectors.nvd.tasks import nvd_collector
 from collectors.priority.tasks import SOURCES, priority_collector
+from tests.replay import Answer, Replay
 
 LONG_AGO = datetime(2026, 8, 1, tzinfo=UTC)
-EPSS = "collectors.epss.tasks.epss_collector"
-
-
-class Epss(AclModel):
-    cve_id = peewee.TextField(primary_key=True)
-    epss = peewee.DecimalField(max_digits=10, decimal_places=9)
-    percentile = peewee.DecimalField(max_digits=10, decimal_places=9)
+SCORES = b"#model_version:v1,score_date:2026-08-08T12:00:00Z\ncve,epss,percentile\nCVE-2026-0002,0.1,0.1\n"
 
 
 class Sources:
@@ -35,8 +34,8 @@ class Sources:
     def __init__(self, database_url: str) -> None:
         self._url = database_url
         self._acl = named_acl("public")
-        for name in SOURCES:
-            self.complete(name, LONG_AGO)
+        for source in SOURCES:
+            self.complete(source.name, LONG_AGO)
 
     def complete(self, name: str, until: datetime) -> None:
         found = ledger_db.run(
@@ -86,13 +85,7 @@ class Sources:
 
 @pytest.fixture
 def sources(db):
-    @collector(periodic=cron("0 0 * * *"), data_models=[Epss], acl="public", name=EPSS)
-    def epss_collector(run):
-        """In the place of the collector epss: it has one more score."""
-        with run.checkpoint(updated_until_dt=run.started_at) as batch:
-            batch.upsert(Epss, [("CVE-2", "0.1", "0.1")])
-
-    db.enrol(kev_collector, nvd_collector, epss_collector, priority_collector)
+    db.enrol(*SOURCES, priority_collector)
     return Sources(db.settings.database_url)
 
 
@@ -254,15 +247,28 @@ def test_it_waits_until_every_source_is_complete(sources):
     assert "nvd" in outcome.reason
 
 
-def test_it_becomes_due_when_a_source_has_changed(sources):
-    sources.epss(CVE_1="0.9")
+def test_it_becomes_due_when_a_source_has_changed(sources, monkeypatch):
+    sources.nvd("CVE-2026-0002", v31="5.0")
     run()
     assert read_status([priority_collector.name])[priority_collector.name].next_due is None
 
-    broker.actors[EPSS].run_now()
+    with Replay() as source:
+        source.answer("/scores.csv", Answer(body=SCORES, content_type="text/csv"))
+        settings = msgspec.structs.replace(epss.tasks.settings, url=f"{source.base}/scores.csv")
+        monkeypatch.setattr(epss.tasks, "settings", settings)
+        assert epss_collector.run_now().outcome == "OK"
 
     assert read_status([priority_collector.name])[priority_collector.name].next_due is not None
-    assert run() == Counts(inserted=1, unchanged=1)
+    assert run() == Counts(updated=1)
+
+
+def test_where_a_source_is_disabled_it_is_disabled_too():
+    asked = "from collectors.priority.tasks import priority_collector as p; print(p.declared.enabled)"
+    environ = {**os.environ, "EPSS_COLLECTOR_ENABLED": "false"}
+
+    done = subprocess.run([sys.executable, "-c", asked], env=environ, capture_output=True, text=True, check=True)
+
+    assert done.stdout == "False\n"
 
 
 def test_without_any_row_in_the_sources_nothing_is_believed(sources):
