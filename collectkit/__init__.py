@@ -5,12 +5,13 @@ from __future__ import annotations
 from playhouse.postgres_ext import DateTimeTZField
 
 from collectkit.acl import acl_scope, add_groups, group_ids, named_acl, set_user_acls
+from collectkit.body import Download
 from collectkit.boot import setup
 from collectkit.collector import Collector, Outcome, collector
 from collectkit.counts import Counts
 from collectkit.database import connect, disconnect
 from collectkit.errors import CollectkitError, FetchError, LeaseLost, SnapshotRefused, TooManyRejected
-from collectkit.fetch import Download, fetch, meta_of
+from collectkit.fetch import fetch, meta_of
 from collectkit.freshness import Freshness, complete_until, freshness, request_run
 from collectkit.git import Repository, fetch_git
 from collectkit.groups import Acl

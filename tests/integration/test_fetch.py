@@ -14,9 +14,10 @@ import msgspec
 import pytest
 from urllib3.util import Retry
 
+from collectkit.body import Download
 from collectkit.download import PATIENCE, Wanted, _address, redact
 from collectkit.errors import FetchError
-from collectkit.fetch import META_KEY, Download, contradicts, fetch, meta_of
+from collectkit.fetch import META_KEY, contradicts, fetch, meta_of
 from collectkit.ratelimit import RateLimit
 from collectkit.rejection import Rejected
 from tests.replay import Answer, Replay
