@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import dramatiq
 import msgspec
@@ -34,6 +34,8 @@ from collectkit.schedule import CronSpec
 
 _LONGEST_RESULT = 1000
 _CLOSE_PATIENCE = 5.0
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -147,33 +149,41 @@ class Collector(Actor[..., Any]):
             outcome, reason = "FAILED", "; ".join(str(error).splitlines())
         except Exception as error:
             outcome, reason = "FAILED", _one_line(error)
+            leases.let_go(claim)  # it has ended by itself: nothing of ours interrupts it while it says so
             run.log.exception("run %s failed", claim.run)
         except SystemExit as error:
             outcome, reason = "FAILED", f"called sys.exit({error.code!r})"
         finally:
             leases.let_go(claim)
-            scope.close()
-            database.release()
-            if outcome != "LOST":
-                closing = ledger.closing(
-                    claim,
-                    outcome,
-                    at=claim.started_at + timedelta(seconds=time.monotonic() - began),
-                    backoff=self._backoff(claim.attempt),
-                    longest_backoff=self.declared.backoff[1],
-                    error=reason,
-                    result=result,
-                    counts=msgspec.to_builtins(run.counts),
-                    acl=scope.acted_under(),
-                )
-                complaint = _close(claim, closing, ttl)
-                if complaint is not None:
-                    outcome, reason = "LOST", complaint
+            lasted = timedelta(seconds=time.monotonic() - began)
+            ending = {"outcome": outcome, "error": reason, "result": result, "at": claim.started_at + lasted}
+            complaint = _uninterrupted(partial(self._finish, run, claim, scope, ending))
+            if complaint is not None:
+                outcome, reason = "LOST", complaint
         reached("run.closed", claim.name)
         level = logging.INFO if outcome in {"OK", "HANDED_OVER"} else logging.WARNING
         words = result if outcome == "OK" else reason
         run.log.log(level, "run %s %s in %.1f s: %s", claim.run, outcome, time.monotonic() - began, words or run.counts)
         return Outcome(claim.name, outcome, reason, run.counts, run.updated_until_dt)
+
+    def _finish(self, run: Run, claim: Claim, scope: RunScope, ending: dict[str, Any]) -> str | None:
+        """Leave scope and connection as they were, and close the run; None if that went well, else what became of it.
+
+        It may be carried out again at any point of it.
+        """
+        scope.close()
+        database.release()
+        if ending["outcome"] == "LOST":
+            return str(ending["error"])
+        closing = ledger.closing(
+            claim,
+            **ending,
+            backoff=self._backoff(claim.attempt),
+            longest_backoff=self.declared.backoff[1],
+            counts=msgspec.to_builtins(run.counts),
+            acl=scope.acted_under(),
+        )
+        return _close(claim, closing, settings_in_force().lease_ttl)
 
     def _refuse_unsafe(self) -> None:
         """Look at the access groups of its tables before its first run in this process, however that was started."""
@@ -269,8 +279,17 @@ def _names(collectors: Sequence[Collector | str]) -> tuple[str, ...]:
     return tuple(each.name if isinstance(each, Collector) else each for each in collectors)
 
 
+def _uninterrupted(act: Callable[[], T]) -> T:
+    """Return what the act returns, carried out again as often as the shutdown of the process interrupts it."""
+    while True:
+        try:
+            return act()
+        except Interrupt:
+            continue
+
+
 def _close(claim: Claim, closing: Closing, ttl: timedelta) -> str | None:
-    """Close the run, patiently; None if it is closed, else what became of it. Raises nothing."""
+    """Close the run, patiently; None if it is closed, else what became of it. Raises nothing but interrupts."""
     give_up = time.monotonic() + _CLOSE_PATIENCE
     while True:
         try:
@@ -279,9 +298,6 @@ def _close(claim: Claim, closing: Closing, ttl: timedelta) -> str | None:
             ended = ledger.ending(claim)
             # Nobody else closes with these outcomes: it was this very close, whose answer was lost.
             return None if ended and ended[0] == closing.outcome else _lost(claim, ended)
-        except Interrupt:
-            # The shutdown of the process; a run that has come this far is closed all the same.
-            continue
         except Exception as error:  # noqa: BLE001 - another error is first
             if time.monotonic() > give_up:
                 return f"{closing.outcome}, but not closed, so LOST when its lease lapses: {_one_line(error)}"
