@@ -1,0 +1,45 @@
+"""What a killed or stopped process leaves behind ends by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.matrix import lanes
+
+
+@pytest.fixture
+def lane(home):
+    with lanes(home, 1) as (made,):
+        yield made
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("point", ["start.setup", "start.worker"])
+def test_a_worker_whose_main_process_was_killed_while_it_booted_ends(lane, point, scale):
+    if point == "start.worker" and not scale.full:
+        pytest.skip("it takes twenty seconds to end: make chaos")
+    lane.until(lambda: all(wire.ready() for wire in lane.wires))
+    lane.desk.arm(point)
+    lane.start(lane.spare, "worker")
+    hit = lane.desk.hit(30)
+    assert hit.pid != hit.group
+
+    os.kill(hit.group, signal.SIGKILL)
+    lane.spare.process.wait()
+    hit.go_on()
+
+    try:
+        lane.until(lambda: not is_alive(hit.pid))
+    finally:
+        if is_alive(hit.pid):
+            os.kill(hit.pid, signal.SIGKILL)
