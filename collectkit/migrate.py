@@ -28,6 +28,8 @@ from collectkit.served import forget_served, is_served, write_served
 # Any number that no other program uses for an advisory lock on the same database.
 _LOCK = 4_027_310_915
 _TRIES = 30
+# A migrate that was stopped may hold locks that all others wait for. The server ends its session after so long.
+_IDLE_LIMIT_MS = 30_000
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +45,10 @@ def migrate(discovered: Discovered) -> list[str]:
     """
     clock()  # a server that does not answer is said as everywhere else
     db = ScopedDatabase(
-        database.database, application_name="collectkit migrate", options=f"{SESSION} -c lock_timeout=2000"
+        database.database,
+        application_name="collectkit migrate",
+        options=f"{SESSION} -c lock_timeout=2000"
+        f" -c idle_in_transaction_session_timeout={_IDLE_LIMIT_MS} -c idle_session_timeout={_IDLE_LIMIT_MS}",
     )
     try:
         with db.connection_context():

@@ -6,10 +6,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.chaos.lane import Lane
+from tests.chaos.matrix import lanes
 
 _FAILED = pytest.StashKey[bool]()
 
@@ -59,10 +63,11 @@ def home(request: pytest.FixtureRequest) -> Iterator[Path]:
     yield from _directory(request)
 
 
-@pytest.fixture(scope="module")
-def module_home(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """The same, for all tests of a module."""
-    yield from _directory(request)
+@pytest.fixture(scope="session")
+def on(request: pytest.FixtureRequest, scale: Scale) -> Iterator[list[Lane]]:
+    """Lanes for all tests: each leaves them at rest."""
+    with contextmanager(_directory)(request) as home, lanes(home, 8 if scale.full else 5) as made:
+        yield made
 
 
 def _directory(request: pytest.FixtureRequest) -> Iterator[Path]:

@@ -145,6 +145,13 @@ class Lane(Site):
         process.wait()
         self.processes.remove(process)
 
+    def tidy(self) -> None:
+        """Let go whoever waits at a crash point, and end the spare process."""
+        self.desk.disarm()
+        if self.spare.process is not None:
+            self.end(self.spare.process)
+            self.spare.process = None
+
     def wire_of(self, hit: Hit) -> Wire:
         """Return the wire of the process that waits at a crash point."""
         (wire,) = [each for each in [*self.wires, self.spare] if each.process and each.process.pid == hit.group]

@@ -60,10 +60,7 @@ def play(lane: Lane, case: Case, seed: int) -> float:
             judge(lane, kinds)
             return seconds
     finally:
-        lane.desk.disarm()
-        if lane.spare.process is not None:
-            lane.end(lane.spare.process)
-            lane.spare.process = None
+        lane.tidy()
 
 
 def settle(lane: Lane, kinds: tuple[str, ...], patience: float = REST_PATIENCE) -> None:

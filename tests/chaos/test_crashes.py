@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from fnmatch import fnmatch
 
-import pytest
-
 from tests.chaos.cases import matrix, share
 from tests.chaos.lane import dice
-from tests.chaos.matrix import in_parallel, lanes, play_all
+from tests.chaos.matrix import in_parallel, play_all
 from tests.chaos.zombies import KINDS, PLACES, Woken, stop_and_wake
 
 SHARE = 40
 ZOMBIES = 300
-
-
-@pytest.fixture(scope="module")
-def on(module_home, scale):
-    with lanes(module_home, 8 if scale.full else 5) as made:
-        yield made
 
 
 def test_every_fault_at_every_crash_point_costs_time_and_nothing_else(on, scale):

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.matrix import lanes
-
 
 @pytest.fixture
-def lane(home):
-    with lanes(home, 1) as (made,):
-        yield made
+def lane(on):
+    """One of the lanes, its workers ready to work."""
+    (lane, *_) = on
+    lane.until(lambda: all(wire.ready() for wire in lane.wires))
+    yield lane
+    lane.tidy()
 
 
 def is_alive(pid):
@@ -28,7 +29,6 @@ def is_alive(pid):
 def test_a_worker_whose_main_process_was_killed_while_it_booted_ends(lane, point, scale):
     if point == "start.worker" and not scale.full:
         pytest.skip("it takes twenty seconds to end: make chaos")
-    lane.until(lambda: all(wire.ready() for wire in lane.wires))
     lane.desk.arm(point)
     lane.start(lane.spare, "worker")
     hit = lane.desk.hit(30)

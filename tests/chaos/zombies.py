@@ -84,10 +84,7 @@ def stop_and_wake(lane: Lane, seed: int, number: int, woken: Woken) -> None:
         for group in {hit.group for hit in lane.desk.heard}:
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGCONT)
-        lane.desk.disarm()
-        if lane.spare.process is not None:
-            lane.end(lane.spare.process)
-            lane.spare.process = None
+        lane.tidy()
 
 
 def _held(lane: Lane, random: Random) -> list[Hit]:

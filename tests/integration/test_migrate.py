@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 
 import peewee
+import pytest
 
 from collectkit import Model, collector, cron, ledger
 from collectkit.broker import broker
 from collectkit.database import ledger_db
 from collectkit.discovery import Discovered, describe, graph_faults
+from collectkit.errors import DatabaseUnavailable
 from collectkit.migrate import drift, migrate, reconcile
 
 
@@ -125,3 +128,33 @@ def test_collectors_tables_are_in_public_whatever_the_role_is_called(db):
     migrate(describe([declare(data_models=[Table])]))
 
     assert ledger_db.run("SELECT schemaname FROM pg_tables WHERE tablename = 'table'") == [("public",)]
+
+
+@pytest.mark.parametrize("point", ["migrate.locked", "migrate.schema"])
+def test_a_migrate_that_is_stopped_on_its_way_does_not_hold_the_next_one_back_for_ever(db, monkeypatch, point):
+    stopped, awake, said = threading.Event(), threading.Event(), []
+
+    def stop_once(at):
+        if at == point and not stopped.is_set():
+            stopped.set()
+            awake.wait(20)
+
+    def be_stopped():
+        try:
+            migrate(describe([declare(data_models=[Table])]))
+        except DatabaseUnavailable as error:
+            said.append(str(error))
+        finally:
+            ledger_db.let_go()
+
+    monkeypatch.setattr("collectkit.migrate.reached", lambda at, *_: stop_once(at))
+    monkeypatch.setattr("collectkit.migrate._IDLE_LIMIT_MS", 300)
+    first = threading.Thread(target=be_stopped)
+    first.start()
+    stopped.wait(20)
+    done = migrate(describe([declare(data_models=[Table])]))
+    awake.set()
+    first.join()
+
+    assert "created table table" in done
+    assert "nothing of the step that failed was kept, run it again" in said[0]
