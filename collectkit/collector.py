@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import dramatiq
 import msgspec
@@ -29,13 +29,11 @@ from collectkit.groups import Acl
 from collectkit.guard import refuse_unsafe
 from collectkit.ledger import Claim, Closing
 from collectkit.maintenance import leases
+from collectkit.reasons import one_line, storable, trace
 from collectkit.run import Run
 from collectkit.schedule import CronSpec
 
-_LONGEST_RESULT = 1000
 _CLOSE_PATIENCE = 5.0
-
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -80,15 +78,16 @@ class Collector(Actor[..., Any]):
 
     def __call__(self, key: str | None = None) -> None:
         """Look whether the collector is due, and run it if so; quietly do nothing otherwise."""
-        for name, its_key in self.instances().items():
-            if key is None or key == its_key:
-                try:
-                    claim = self._claim(name, force=False, dry_run=None)
-                except DatabaseUnavailable as error:
-                    logger.warning("%s was not looked at, the next sweep will: %s", name, error)
-                else:
-                    if claim is not None:
-                        self._perform(claim, its_key)
+        # A nudge for an instance does not ask ``each`` again: whether there is one, the ledger says.
+        names = self.instances() if key is None else {f"{self.name}[{key}]": key}
+        for name, its_key in names.items():
+            try:
+                claim = self._claim(name, force=False, dry_run=None)
+            except DatabaseUnavailable as error:
+                logger.warning("%s was not looked at, the next sweep will: %s", name, error)
+            else:
+                if claim is not None and self._perform(claim, its_key).outcome == "HANDED_OVER":
+                    return  # the process stops
 
     def run_now(self, dry_run: bool | None = None, *, key: str | None = None) -> Outcome:  # noqa: FBT001 - documented
         """Run in this process, whether due or not, and return how it went; pause, disabled, blocked and held stand.
@@ -127,37 +126,51 @@ class Collector(Actor[..., Any]):
         ttl = settings_in_force().lease_ttl
         scope = RunScope(self.declared.acl)
         run = Run(claim, key=key, deadline=claim.started_at + self.declared.deadline, lease_ttl=ttl, scope=scope)
-        outcome: ledger.Outcome = "HANDED_OVER"
+        outcome: ledger.Outcome = "FAILED"
         result: str | None = None
-        reason: str | None = "handed over: the process was told to stop"
-        run.log.info("run %s started (attempt %s of %s)", claim.run, claim.attempt, claim.max_attempts)
+        reason: str | None = "was interrupted while its end was written down"
+
+        def end() -> str | None:
+            leases.let_go(claim)
+            scope.close()
+            database.release()
+            if outcome == "LOST":
+                return None
+            closing = ledger.closing(
+                claim,
+                outcome,
+                at=claim.started_at + timedelta(seconds=time.monotonic() - began),
+                backoff=self._backoff(claim.attempt),
+                longest_backoff=self.declared.backoff[1],
+                error=reason,
+                result=result,
+                # What was committed its checkpoint has noted, also where an interrupt kept that from ``run``.
+                counts=msgspec.to_builtins(run.counts) if run.dry_run else None,
+                acl=scope.acted_under(),
+            )
+            return _close(claim, closing, ttl)
+
         try:
+            run.log.info("run %s started (attempt %s of %s)", claim.run, claim.attempt, claim.max_attempts)
             leases.hold(claim, ttl, self.declared.deadline)
             self._refuse_unsafe()
             scope.open()
             reached("run.before", claim.name)
             said = self.fn(run)
             reached("run.after", claim.name)
-            outcome, result, reason = "OK", None if said is None else str(said)[:_LONGEST_RESULT], None
-        except LeaseLost as error:
-            outcome, reason = "LOST", str(error) or _lost(claim)
-        except DeadlineExceeded:
-            outcome, reason = "FAILED", f"passed its deadline of {self.declared.deadline}"
-        except Interrupt:
-            pass
-        except CollectkitError as error:
-            outcome, reason = "FAILED", "; ".join(str(error).splitlines())
-        except Exception as error:
-            outcome, reason = "FAILED", _one_line(error)
-            leases.let_go(claim)  # it has ended by itself: nothing of ours interrupts it while it says so
-            run.log.exception("run %s failed", claim.run)
-        except SystemExit as error:
-            outcome, reason = "FAILED", f"called sys.exit({error.code!r})"
+            outcome, result, reason = "OK", None if said is None else storable(str(said)), None
+        except BaseException as error:
+            outcome, reason = self._verdict(error, run, claim)
+            if isinstance(error, KeyboardInterrupt):
+                raise
         finally:
-            leases.let_go(claim)
-            lasted = timedelta(seconds=time.monotonic() - began)
-            ending = {"outcome": outcome, "error": reason, "result": result, "at": claim.started_at + lasted}
-            complaint = _uninterrupted(partial(self._finish, run, claim, scope, ending))
+            while True:
+                try:
+                    complaint = end()
+                    break
+                except Interrupt:
+                    # It comes too late: a run that has come this far is closed all the same.
+                    continue
             if complaint is not None:
                 outcome, reason = "LOST", complaint
         reached("run.closed", claim.name)
@@ -166,24 +179,22 @@ class Collector(Actor[..., Any]):
         run.log.log(level, "run %s %s in %.1f s: %s", claim.run, outcome, time.monotonic() - began, words or run.counts)
         return Outcome(claim.name, outcome, reason, run.counts, run.updated_until_dt)
 
-    def _finish(self, run: Run, claim: Claim, scope: RunScope, ending: dict[str, Any]) -> str | None:
-        """Leave scope and connection as they were, and close the run; None if that went well, else what became of it.
-
-        It may be carried out again at any point of it.
-        """
-        scope.close()
-        database.release()
-        if ending["outcome"] == "LOST":
-            return str(ending["error"])
-        closing = ledger.closing(
-            claim,
-            **ending,
-            backoff=self._backoff(claim.attempt),
-            longest_backoff=self.declared.backoff[1],
-            counts=msgspec.to_builtins(run.counts),
-            acl=scope.acted_under(),
-        )
-        return _close(claim, closing, settings_in_force().lease_ttl)
+    def _verdict(self, error: BaseException, run: Run, claim: Claim) -> tuple[ledger.Outcome, str]:
+        """Return how a run ends that raised this, and why."""
+        match error:
+            case LeaseLost():
+                return "LOST", str(error) or _lost(claim)
+            case DeadlineExceeded():
+                return "FAILED", f"passed its deadline of {self.declared.deadline}"
+            case Interrupt() | KeyboardInterrupt():
+                return "HANDED_OVER", "handed over: the process was told to stop"
+            case CollectkitError():
+                return "FAILED", storable("; ".join(str(error).splitlines()))
+            case SystemExit():
+                return "FAILED", storable(f"called sys.exit({error.code!r})")
+        leases.let_go(claim)  # it has ended by itself: nothing of ours interrupts it while it says so
+        run.log.error("run %s failed\n%s", run.id, trace(error))
+        return "FAILED", one_line(error)
 
     def _refuse_unsafe(self) -> None:
         """Look at the access groups of its tables before its first run in this process, however that was started."""
@@ -279,17 +290,8 @@ def _names(collectors: Sequence[Collector | str]) -> tuple[str, ...]:
     return tuple(each.name if isinstance(each, Collector) else each for each in collectors)
 
 
-def _uninterrupted(act: Callable[[], T]) -> T:
-    """Return what the act returns, carried out again as often as the shutdown of the process interrupts it."""
-    while True:
-        try:
-            return act()
-        except Interrupt:
-            continue
-
-
 def _close(claim: Claim, closing: Closing, ttl: timedelta) -> str | None:
-    """Close the run, patiently; None if it is closed, else what became of it. Raises nothing but interrupts."""
+    """Close the run, patiently; None if it is closed, else what became of it. May be repeated after an interrupt."""
     give_up = time.monotonic() + _CLOSE_PATIENCE
     while True:
         try:
@@ -300,16 +302,10 @@ def _close(claim: Claim, closing: Closing, ttl: timedelta) -> str | None:
             return None if ended and ended[0] == closing.outcome else _lost(claim, ended)
         except Exception as error:  # noqa: BLE001 - another error is first
             if time.monotonic() > give_up:
-                return f"{closing.outcome}, but not closed, so LOST when its lease lapses: {_one_line(error)}"
+                return f"{closing.outcome}, but not closed, so LOST when its lease lapses: {one_line(error)}"
             time.sleep(0.2)
 
 
 def _lost(claim: Claim, ended: tuple[str, datetime] | None = None) -> str:
     how = f"closed as {ended[0]} at {ended[1]:%H:%M:%S}Z" if ended else "closed by somebody else"
     return f"lost its lease (run {claim.run}, fence {claim.fence}, {how})"
-
-
-def _one_line(error: BaseException) -> str:
-    # The first line only: PostgreSQL's further ones quote rows, which may hold what no log and no status should.
-    words = (str(error).splitlines() or [""])[0].strip()
-    return f"{type(error).__name__}: {words}"[:_LONGEST_RESULT]

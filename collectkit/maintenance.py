@@ -64,7 +64,8 @@ class Leases:
     def let_go(self, claim: Claim) -> None:
         """Renew it no more; an interrupt that is on its way to the calling thread is called back.
 
-        It may strike while this method waits for the lock, so the method starts over until it has been carried out.
+        It may strike in here, so the method starts over until it has been carried out; or on the way here, and then
+        whoever calls this calls it again.
         """
         held: _Held | None = None
         while True:

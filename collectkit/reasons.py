@@ -1,0 +1,38 @@
+"""Why a run ended as it did, in words that the ledger can keep and that tell nothing they should not."""
+
+from __future__ import annotations
+
+import traceback
+
+_LONGEST = 1000
+_LONGEST_CHAIN = 10
+
+
+def storable(text: str) -> str:
+    """Return the text as PostgreSQL takes it, without NUL and halves of surrogate pairs, cut to 1,000 characters.
+
+    A source's own words get into results and errors; a close that the database refuses would make the run a lost one.
+    """
+    return text[:_LONGEST].replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
+def one_line(error: BaseException) -> str:
+    """Return kind and message of an error, of the message the first line only.
+
+    PostgreSQL's further lines quote rows, which may hold what no log and no status should.
+    """
+    try:
+        words = str(error)
+    except Exception:  # noqa: BLE001 - an author's error whose message fails is an error all the same
+        words = "(its message cannot be shown)"
+    return storable(f"{type(error).__name__}: {(words.splitlines() or [''])[0].strip()}")
+
+
+def trace(error: BaseException) -> str:
+    """Return where an error and those that it came from were raised, each with its one line."""
+    parts: list[str] = []
+    rest: BaseException | None = error
+    while rest is not None and len(parts) < _LONGEST_CHAIN:
+        parts.append("".join(traceback.format_tb(rest.__traceback__)) + one_line(rest))
+        rest = rest.__cause__ or (None if rest.__suppress_context__ else rest.__context__)
+    return "\nwhich came from\n".join(parts)
