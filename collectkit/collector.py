@@ -78,8 +78,7 @@ class Collector(Actor[..., Any]):
 
     def __call__(self, key: str | None = None) -> None:
         """Look whether the collector is due, and run it if so; quietly do nothing otherwise."""
-        # A nudge for an instance does not ask ``each`` again: whether there is one, the ledger says.
-        names = self.instances() if key is None else {f"{self.name}[{key}]": key}
+        names = self.instances() if key is None else self._instance(key)
         for name, its_key in names.items():
             try:
                 claim = self._claim(name, force=False, dry_run=None)
@@ -88,6 +87,10 @@ class Collector(Actor[..., Any]):
             else:
                 if claim is not None and self._perform(claim, its_key).outcome == "HANDED_OVER":
                     return  # the process stops
+
+    def _instance(self, key: str) -> dict[str, str | None]:
+        # Without asking ``each`` again: whether there is such an instance the ledger knows, and its claim asks that.
+        return {} if self.declared.each is None else {f"{self.name}[{key}]": key}
 
     def run_now(self, dry_run: bool | None = None, *, key: str | None = None) -> Outcome:  # noqa: FBT001 - documented
         """Run in this process, whether due or not, and return how it went; pause, disabled, blocked and held stand.
@@ -267,7 +270,8 @@ def collector(
             cursor_keys=tuple(cursor_keys),
             acl=acl if isinstance(acl, Acl | str | None) else tuple(acl),
         )
-        faults = [f"collector {full_name!r}: {fault}" for fault in declared.faults()]
+        bracket = ["a name has no [: what is between brackets is an instance's key"] if "[" in full_name else []
+        faults = [f"collector {full_name!r}: {fault}" for fault in (*bracket, *declared.faults())]
         if faults:
             raise DeclarationError(faults)
         options = {} if periodic is None else {"periodic": periodic}

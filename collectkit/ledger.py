@@ -275,7 +275,7 @@ def close_lost(run: Lapsed, ttl: timedelta) -> bool:
 
 
 def due(mine: list[str], room: int) -> list[str]:
-    """Return at most ``room`` claimable collectors of ``mine``, and mark them as nudged."""
+    """Return at most ``room`` claimable collectors and instances of ``mine``, and mark them as nudged."""
     rows = ledger_db.run(statements.DUE, {"mine": mine, "room": room})
     return [name for (name,) in rows]
 
@@ -292,8 +292,12 @@ def seconds_to_next_due(mine: list[str]) -> float | None:
     return seconds
 
 
-def heal(ticks: dict[str, datetime]) -> None:
-    """Pull due times that lie beyond the next tick back to it."""
+def heal(mine: list[str]) -> None:
+    """Pull due times that lie beyond the next tick back to it, by the plans that are in force."""
+    ticks = {
+        name: schedule.tick_after(spec, tz, now)
+        for name, spec, tz, now in ledger_db.read(statements.PLANS, {"mine": mine})
+    }
     ledger_db.run(statements.HEAL, {"names": list(ticks), "ticks": list(ticks.values())})
 
 

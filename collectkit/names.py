@@ -12,6 +12,12 @@ def family(name: str) -> str:
     return name.partition("[")[0]
 
 
+def key_of(name: str) -> str | None:
+    """Return the key of an instance, ``PyPI`` of ``...osv_collector[PyPI]``; None for a collector without one."""
+    _, bracket, key = name.partition("[")
+    return key.removesuffix("]") if bracket else None
+
+
 def resolve(part: str, names: Sequence[str]) -> list[str]:
     """Return the full names that ``part`` means: one, or all instances of one parametrised collector.
 

@@ -13,10 +13,8 @@ import periodiq
 from collectkit import ledger
 from collectkit.collector import Collector
 from collectkit.crashpoints import reached
-from collectkit.database import clock
 from collectkit.errors import CollectkitError
 from collectkit.nudging import Nudger
-from collectkit.schedule import tick_after
 
 _LONGEST_SLEEP = 5.0
 _HEAL_EVERY = 60.0
@@ -34,13 +32,8 @@ class Scheduler(periodiq.Scheduler):  # type: ignore[misc]  # periodiq has no ty
     def __init__(self, collectors: Iterable[Collector]) -> None:
         collectors = list(collectors)
         super().__init__(actors=collectors)
+        self._names = [each.name for each in collectors]
         self._nudger = Nudger(collectors)
-        self._schedules = {
-            name: (collector.declared.periodic.spec, collector.declared.periodic.tz)
-            for collector in collectors
-            if collector.declared.periodic is not None
-            for name in collector.instances()
-        }
         self._stopped = threading.Event()
         self._healed_at: float | None = None
         self._complaint = ""
@@ -52,7 +45,7 @@ class Scheduler(periodiq.Scheduler):  # type: ignore[misc]  # periodiq has no ty
         while not self._stopped.is_set():
             try:
                 self.schedule()
-                sleep = ledger.seconds_to_next_due(self._nudger.names)
+                sleep = ledger.seconds_to_next_due(self._names)
                 self._complaint = ""
             except CollectkitError as error:
                 sleep = 1.0
@@ -66,9 +59,7 @@ class Scheduler(periodiq.Scheduler):  # type: ignore[misc]  # periodiq has no ty
         """Nudge what is claimable now, and heal if the last time was a minute ago."""
         reached("schedule.before")
         if self._healed_at is None or time.monotonic() - self._healed_at >= _HEAL_EVERY:
-            now = clock()
-            ticks = {name: tick_after(spec, tz, now) for name, (spec, tz) in self._schedules.items()}
-            ledger.heal({name: tick for name, tick in ticks.items() if tick is not None})
+            ledger.heal(self._names)
             self._healed_at = time.monotonic()
         for name in self._nudger.nudge_due():
             logger.info("nudged %s", name)

@@ -14,6 +14,9 @@ _STARTABLE = """
                    WHERE d.data_state IS DISTINCT FROM 'COMPLETE')
 """
 
+# An instance, ``name[key]``, belongs to the collector that declares it.
+_MINE = "split_part(c.name, '[', 1) = ANY (%(mine)s)"
+
 # Takes free rows only. Sibling CTEs run the INSERT before the UPDATE, so the claim closes nothing.
 CLAIM = f"""
 WITH p AS (
@@ -126,7 +129,7 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 DUE = f"""
 WITH d AS (
   SELECT c.name FROM collectkit.collector c
-   WHERE c.name = ANY (%(mine)s) AND c.next_due_at <= clock_timestamp() AND {_STARTABLE}
+   WHERE {_MINE} AND c.next_due_at <= clock_timestamp() AND {_STARTABLE}
      AND (c.nudged_at IS NULL OR c.nudged_at NOT BETWEEN clock_timestamp() - interval '10 s' AND clock_timestamp())
    ORDER BY c.next_due_at, c.name LIMIT %(room)s FOR NO KEY UPDATE OF c SKIP LOCKED)
 UPDATE collectkit.collector c SET nudged_at = clock_timestamp() FROM d WHERE c.name = d.name RETURNING c.name
@@ -141,9 +144,15 @@ INSERT INTO collectkit.audit (by, action, collector, note) SELECT %(by)s, 'run',
 """
 
 # Seconds until the next due time in the future; null when nothing is to come.
-NEXT_DUE = """
+NEXT_DUE = f"""
 SELECT extract(epoch FROM min(c.next_due_at) - clock_timestamp())::float8 FROM collectkit.collector c
- WHERE c.name = ANY (%(mine)s) AND c.holder IS NULL AND isfinite(c.next_due_at) AND c.next_due_at > clock_timestamp()
+ WHERE {_MINE} AND c.holder IS NULL AND isfinite(c.next_due_at) AND c.next_due_at > clock_timestamp()
+"""
+
+# The plans in force: what this process's code says counts from the next migration on.
+PLANS = f"""
+SELECT c.name, c.schedule, c.tz, clock_timestamp() FROM collectkit.collector c
+ WHERE {_MINE} AND c.schedule IS NOT NULL AND c.retired_at IS NULL
 """
 
 # A database clock that had run ahead leaves due times too far in the future. A tick that has passed meanwhile changes

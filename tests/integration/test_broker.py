@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from collectkit import collector, cron
+from collectkit import collector, cron, read_status
 from collectkit.broker import LONGEST_QUEUE, NudgeBroker, broker
 from collectkit.errors import BrokerUnavailable
 from collectkit.nudging import Nudger
+from collectkit.scheduler import Scheduler
 
 
 @pytest.fixture
@@ -51,3 +52,40 @@ def test_a_server_that_is_away_is_said_in_a_line():
     away.connect("unix:///nowhere/valkey.sock")
     with pytest.raises(BrokerUnavailable, match="Redis did not answer"):
         away.room("collectors")
+
+
+def test_an_author_whose_list_of_instances_fails_keeps_no_run_from_being_nudged(db, broker_url, hourly):
+    keys = {"a": None, "b": None}
+
+    def listed():
+        if not keys:
+            raise OSError("the list cannot be had")
+        return keys
+
+    @collector(periodic=cron("0 * * * *"), each=listed, name="tests.parted")
+    def parted(run):
+        run.store(run.started_at)
+
+    db.enrol(parted)
+    keys.clear()
+
+    assert sorted(Nudger([hourly, parted]).nudge_due()) == ["tests.hourly", "tests.parted[a]", "tests.parted[b]"]
+    consumer = broker.consume("collectors", prefetch=3, timeout=100)
+    for _ in range(3):
+        message = next(consumer)
+        broker.get_actor(message.actor_name)(*message.args)
+    assert {name for name, status in read_status().items() if status.is_complete} == {
+        "tests.parted[a]",
+        "tests.parted[b]",
+    }
+
+
+def test_a_scheduler_starts_whatever_an_author_says_of_instances(db, broker_url, hourly):
+    def failing():
+        raise OSError("the list cannot be had")
+
+    parted = collector(periodic=cron("0 * * * *"), each=failing, name="tests.parted")(lambda _run: None)
+
+    Scheduler([hourly, parted]).schedule()
+
+    assert broker.room("collectors") == LONGEST_QUEUE - 1

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
 from collectkit import collector, cron, ledger
-from collectkit.database import ledger_db
+from collectkit.database import clock, ledger_db
 
 TTL = timedelta(seconds=30)
 HOURLY = cron("0 * * * *")
@@ -177,14 +177,29 @@ def test_no_more_is_nudged_than_the_queue_has_room_for(name):
 
 
 def test_healing_pulls_a_due_time_back_to_the_next_tick_and_never_moves_it_away(name):
-    tick = HOURLY.next_tick(datetime.now(UTC))
     ledger_db.run("UPDATE collectkit.collector SET next_due_at = clock_timestamp() + interval '3 days'")
 
-    ledger.heal({name: tick})
+    ledger.heal([name])
+    tick = HOURLY.next_tick(clock())
     assert column(name, "next_due_at") == tick
 
-    ledger.heal({name: tick + timedelta(hours=1)})
-    assert column(name, "next_due_at") == tick
+    ledger_db.run("UPDATE collectkit.collector SET next_due_at = clock_timestamp() + interval '1 s'")
+    before = column(name, "next_due_at")
+    ledger.heal([name])
+    assert column(name, "next_due_at") == before
+
+
+def test_healing_goes_by_the_plan_that_is_in_force_not_by_the_code_of_the_one_who_heals(name):
+    in_half_a_day = f"0 {(clock().hour + 12) % 24} * * *"
+    ledger_db.run(
+        "UPDATE collectkit.collector SET schedule = %(plan)s, next_due_at = clock_timestamp() + interval '5 h'",
+        {"plan": in_half_a_day},
+    )
+    before = column(name, "next_due_at")
+
+    ledger.heal([name])
+
+    assert column(name, "next_due_at") == before
 
 
 def test_a_collector_that_only_follows_waits_for_ever_but_retries_when_spent(db):

@@ -278,6 +278,11 @@ def test_a_declaration_that_could_never_run_is_refused_at_import():
     assert len(caught.value.faults) == 2
 
 
+def test_a_name_that_looks_like_an_instance_is_refused_at_import():
+    with pytest.raises(DeclarationError, match="a name has no"):
+        collector(periodic=HOURLY, name="tests.one[two]")(lambda _run: None)
+
+
 def test_an_unknown_instance_is_named(db):
     @collector(periodic=HOURLY, each=lambda: ["a"], name="tests.keys")
     def keys(run):
