@@ -1,0 +1,95 @@
+"""How long after a kill a collector runs again, at the default lease, while one other worker lives."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from statistics import quantiles
+
+import pytest
+
+from tests.chaos.lane import dice
+from tests.site import Site
+
+VICTIMS, ROUNDS = 35, 3
+TTL = 30  # the default
+RENEWAL = TTL / 3
+
+TASKS = """
+import time
+from datetime import timedelta
+from collectkit import collector, cron
+
+def sit(run):
+    run.store(run.started_at)
+    if run.attempt == 1:
+        time.sleep(600)
+
+for number in range(%d):
+    collector(periodic=cron("0 0 1 1 *"), name=f"sitting.c{number}")(sit)
+"""
+
+
+@pytest.fixture
+def site(home):
+    with Site(home, {"sitting": TASKS % VICTIMS}, ttl=TTL) as made:
+        yield made
+
+
+def test_a_collector_whose_worker_was_killed_runs_again_within_a_lease_and_a_sweep(site, scale):
+    if not scale.full:
+        pytest.skip("it takes leases of thirty seconds: make chaos")
+    site.until(lambda: site.sql("SELECT 1 WHERE clock_timestamp() > pg_postmaster_start_time() + interval '31 s'"), 60)
+    waited = []
+
+    for number in range(ROUNDS):
+        waited += kill_all(site, dice(scale.seed, "recovery", number))
+
+    after = sorted(waited)
+    shown = ", ".join(f"p{p} {quantiles(after, n=100)[p - 1]:.1f} s" for p in (50, 90, 99))
+    print(f"{len(after)} kills, next claim after: {shown}, at most {after[-1]:.1f} s")
+    assert len(after) == VICTIMS * ROUNDS
+    assert quantiles(after, n=100)[98] <= 36
+    assert after[-1] <= 45
+
+
+def kill_all(site, random):
+    """Have each collector run in a worker of its own, kill these at any moment of a renewal, and time the next runs."""
+    victims = {process.pid: process for process in (site.run("worker", "--threads=1") for _ in range(VICTIMS))}
+    site.sql("UPDATE collectkit.collector SET next_due_at = clock_timestamp()")
+    site.until(lambda: len(running(site)) == VICTIMS, 120)
+    holders = {run: victims[parent_of(worker)] for run, worker in running(site).items()}
+    assert len({process.pid for process in holders.values()}) == VICTIMS
+    survivor = site.run("worker", "--threads=8")
+
+    killed = {}
+    began = time.monotonic()
+    for run, process in holders.items():
+        time.sleep(max(0, began + RENEWAL * len(killed) / VICTIMS + random.random() / 5 - time.monotonic()))
+        ((killed[run],),) = site.sql("SELECT clock_timestamp()")
+        site.kill(process)
+    for process in victims.values():
+        process.wait()
+    site.until(lambda: len(next_claims(site, killed)) == VICTIMS and not running(site), 90)
+    site.kill(survivor)
+    survivor.wait()
+    return [(at - killed[run]).total_seconds() for run, at in next_claims(site, killed)]
+
+
+def running(site):
+    """Return the process of each run that is under way."""
+    found = site.sql("SELECT id, worker FROM collectkit.run WHERE outcome = 'RUNNING' ORDER BY id")
+    return {run: int(worker.rpartition(":")[2]) for run, worker in found}
+
+
+def next_claims(site, runs):
+    """Return when the collectors of these runs were claimed the next time."""
+    return site.sql(
+        "SELECT a.id, b.started_at FROM collectkit.run a JOIN collectkit.run b"
+        " ON b.collector = a.collector AND b.fence = a.fence + 1 WHERE a.id = ANY (%s)",
+        list(runs),
+    )
+
+
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
