@@ -1,0 +1,24 @@
+"""What collectors in the common style lose by the faults that cost ours nothing; part of ``make chaos`` alone."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.chaos.comparison import SIDES, compare
+
+FAULTS = {"kill": 30, "stop": 6, "flush": 4}
+
+
+@pytest.mark.skipif(not os.environ.get("CHAOS"), reason="a comparison, which needs to be made once in a while")
+def test_the_faults_that_cost_ours_nothing_cost_the_common_style_rows_or_collectors(home, scale):
+    results = {side: compare(home / str(number), side, scale.seed, 45, FAULTS) for number, side in enumerate(SIDES)}
+
+    print("\n| | rows lost | rows doubled | collectors stuck |\n|---|---|---|---|")
+    for each in results.values():
+        print(f"| {each.side} | {each.lost:,} | {each.doubled:,} | {each.stuck} of 10 |")
+    ours, locked, stated = results.values()
+    assert (ours.lost, ours.doubled, ours.stuck) == (0, 0, 0)
+    assert locked.doubled > 0
+    assert stated.stuck > 0
