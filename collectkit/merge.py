@@ -81,7 +81,7 @@ class Merge:
                 removed = self._remove() if found.unlisted else 0
             updated = self._update() if found.matched else 0
             reached("load.middle", self._target.name)
-            inserted = self._insert() if self._rows > found.matched else 0
+            inserted = self._insert(all_new=not found.matched) if self._rows > found.matched else 0
             denied = self._denied() if found.closed else 0
             if inserted < self._rows - found.matched:
                 # Others hold these keys since we looked. What they have committed a new statement sees, and corrects;
@@ -182,30 +182,31 @@ class Merge:
             differ.append(sql.SQL("{} IS DISTINCT FROM {}").format(sql.Identifier("t", column), groups))
         return assign, differ
 
-    def _insert(self) -> int:
-        columns = [sql.Identifier(f.column_name) for f in (*self._stage.given, *self._stage.defaults)]
-        stamps = self._groups.stamps
-        statement: LiteralString = """INSERT INTO {table} ({columns}) SELECT {values} FROM {stage} s
-                                       WHERE NOT EXISTS (SELECT FROM {table} t WHERE {same}) {conflict}"""
-
-        def insert(conflict: sql.Composable) -> int:
-            return self._run(
-                statement,
-                columns=sql.SQL(", ").join([*columns, *map(sql.Identifier, stamps)]),
-                values=sql.SQL(", ").join([*columns, *stamps.values()]),
-                conflict=conflict,
-            ).rowcount
-
+    def _insert(self, *, all_new: bool) -> int:
+        absent = sql.SQL("NOT EXISTS (SELECT FROM {} t WHERE {})").format(self._target.table, self._same)
         try:
             # ON CONFLICT costs as much again as the rows do. Without it, the index that it needs tells of all that may
             # be in the way: a key that comes twice, one that somebody else has inserted, one that is hidden from us.
             with self._connection.transaction():
-                return insert(sql.SQL(""))
+                # An empty table is not even looked at: the planner may think that this costs nothing, and do it for
+                # each row anew while the rows make it longer.
+                return self._insert_those(sql.SQL("true") if all_new else absent, sql.SQL(""))
         except psycopg.errors.UniqueViolation:
             self._keep_the_last()
         # Of rows that we do not see any unique value may be in our way, not the key alone.
         key = sql.SQL("" if self._groups.guarded else "({})").format(listed(self._target.key))
-        return insert(sql.SQL("ON CONFLICT {} DO NOTHING").format(key))
+        return self._insert_those(absent, sql.SQL("ON CONFLICT {} DO NOTHING").format(key))
+
+    def _insert_those(self, which: sql.Composable, conflict: sql.Composable) -> int:
+        columns = [sql.Identifier(f.column_name) for f in (*self._stage.given, *self._stage.defaults)]
+        stamps = self._groups.stamps
+        return self._run(
+            "INSERT INTO {table} ({columns}) SELECT {values} FROM {stage} s WHERE {which} {conflict}",
+            columns=sql.SQL(", ").join([*columns, *map(sql.Identifier, stamps)]),
+            values=sql.SQL(", ").join([*columns, *stamps.values()]),
+            which=which,
+            conflict=conflict,
+        ).rowcount
 
     def _unseen(self) -> int:
         row = self._run(
