@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, LiteralString, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, LiteralString, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -14,6 +16,9 @@ from collectkit.crashpoints import reached
 from collectkit.errors import SnapshotRefused
 from collectkit.staging import NUMBER, Stage, drop_superseded, equal_keys, listed, refusals
 from collectkit.target import Target
+
+# Below this no plan takes long.
+_MANY: Final = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +75,7 @@ class Merge:
 
     def run(self, max_shrink: float | None) -> Counts:
         """Write what differs, in the order that lets a row take over a unique value which another gives up."""
-        with refusals(self._target):
+        with refusals(self._target), self._joined_by_hash():
             found = self._look(listing=max_shrink is not None)
             if found.repeated:
                 self._keep_the_last()
@@ -100,6 +105,32 @@ class Merge:
 
     def _keep_the_last(self) -> None:
         self._superseded += drop_superseded(self._connection, self._target, self._stage)
+
+    @contextmanager
+    def _joined_by_hash(self) -> Iterator[None]:
+        """Keep the planner from loops, unless the stage is small beside the table.
+
+        It cannot know how many rows the access groups let through, and it takes a table that was vacuumed while it was
+        empty for one that stays so. A loop over what it expects to be a few rows would be one over all of them.
+        """
+        if self._stage.rows < _MANY:
+            yield
+            return
+        self._run(
+            "SELECT set_config('enable_nestloop', 'off', true) FROM pg_class"
+            " WHERE oid = to_regclass({name}) AND reltuples <= {most}",
+            name=sql.Literal(self._target.table.as_string(self._connection)),
+            most=sql.Literal(self._stage.rows * 10),
+        )
+        try:
+            yield
+        except SnapshotRefused:
+            self._loops_again()
+            raise
+        self._loops_again()
+
+    def _loops_again(self) -> None:
+        self._run("SET LOCAL enable_nestloop TO DEFAULT")
 
     def _look(self, *, listing: bool) -> _Found:
         row = self._run(

@@ -11,7 +11,7 @@ import pytest
 from playhouse.postgres_ext import DateTimeTZField
 
 from collectkit.counts import Counts
-from collectkit.database import database
+from collectkit.database import database, ledger_db
 from collectkit.errors import LoadError, SnapshotRefused
 from collectkit.models import Model
 from tests.loading import checkpoint, create, execute, query, replace, upsert, versions
@@ -81,6 +81,20 @@ def test_a_replace_also_deletes_what_is_no_longer_listed():
     assert counts == Counts(inserted=1, unchanged=9, removed=1)
     assert "CVE-0" not in scores()
     assert "new" in scores()
+
+
+def test_a_table_that_was_vacuumed_while_it_was_empty_is_not_read_once_for_each_row():
+    # PostgreSQL plans by what it last knew of the table, and a loop over nothing costs nothing.
+    ledger_db.run("VACUUM ANALYZE score")
+
+    with checkpoint() as batch:
+        counts = batch.upsert(Score, [(f"CVE-{n}", "0.5", None) for n in range(2_000)])
+        reads = database.execute_sql("SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'score'").fetchone()
+        loops = database.execute_sql("SHOW enable_nestloop").fetchone()
+
+    assert counts == Counts(inserted=2_000)
+    assert reads < (10,)
+    assert loops == ("on",)
 
 
 def test_unchanged_rows_are_not_written():
