@@ -19,6 +19,7 @@ from collectkit.children import die_with_parent
 from collectkit.crashpoints import reached
 from collectkit.database import connect
 from collectkit.discovery import Discovered, discover
+from collectkit.drift import warn_of_drift
 from collectkit.errors import CollectkitError, DatabaseUnavailable, DeclarationError
 from collectkit.guard import refuse_unsafe
 from collectkit.maintenance import Sweep
@@ -47,6 +48,7 @@ class WorkerBoot(Middleware):
         # dramatiq's main process may be killed, and an orphan would work on for ever.
         _stop_when_orphaned()
         reached("start.worker")
+        warn_of_drift(self._discovered)
         nudger = Nudger(self._discovered.collectors.values())
         self._sweep = Sweep(self._settings.lease_ttl, nudger.nudge_due)
         self._sweep.start()

@@ -7,9 +7,9 @@ from pathlib import Path
 from collectkit.broker import broker
 from collectkit.database import connect, ledger_db
 from collectkit.discovery import Discovered, discover
+from collectkit.drift import drift
 from collectkit.errors import CollectkitError, EmbeddedServerError, FaultsFound, SettingsError
 from collectkit.guard import role_fault, table_faults
-from collectkit.migrate import drift
 from collectkit.policies import protected
 from collectkit.settings import Settings, load_settings
 

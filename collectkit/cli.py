@@ -15,7 +15,7 @@ import msgspec
 import typer
 
 from collectkit import logs
-from collectkit.errors import CollectkitError, DatabaseUnavailable
+from collectkit.errors import CollectkitError, DatabaseUnavailable, UnknownCollector
 from collectkit.output import say, table
 from collectkit.settings import Settings, load_settings
 
@@ -76,9 +76,12 @@ def worker(processes: Processes = 1, threads: Threads = 8) -> None:
 def scheduler() -> None:
     """Nudge collectors at their due time; any number of schedulers may run."""
     from collectkit.boot import compose
+    from collectkit.drift import warn_of_drift
     from collectkit.scheduler import Scheduler
 
-    Scheduler(compose(_settings()).collectors.values()).loop()
+    discovered = compose(_settings())
+    warn_of_drift(discovered)
+    Scheduler(discovered.collectors.values()).loop()
 
 
 @app.command()
@@ -200,7 +203,11 @@ def run(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     discovered = _discover(settings)
     _refuse_unsafe(discovered.models())
-    names = resolve(name, list(discovered.declarations))
+    try:
+        names = resolve(name, list(discovered.declarations))
+    except UnknownCollector as error:
+        # It may be one of those that could not be imported.
+        raise CollectkitError("\n".join([str(error), *discovered.import_faults])) from None
     collector = discovered.collectors[family(names[0])]
     outcomes = [collector.run_now(dry_run, key=key) for each, key in collector.instances().items() if each in names]
     documents = [msgspec.to_builtins(each) for each in outcomes]
@@ -261,9 +268,16 @@ def _request(settings: Settings, name: str, as_json: bool) -> None:
     from collectkit.boot import nudge_now
     from collectkit.freshness import request_run
 
-    full_name = request_run(name, by=getpass.getuser(), note="collectkit run --nudge")
+    full_name = request_run(name, by=_caller(), note="collectkit run --nudge")
     nudge_now(settings)
     say({"name": full_name, "requested": True}, as_json, f"requested {full_name}")
+
+
+def _caller() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return f"user {os.getuid()}"
 
 
 def _exec(arguments: str, **environment: str) -> NoReturn:

@@ -55,13 +55,13 @@ def discover(packages: Sequence[str]) -> Discovered:
     for package in searched:
         try:
             modules = _task_modules(package)
-        except Exception as error:  # noqa: BLE001 - whatever a package raises at import is its fault, in one line
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a package raises at import is its fault
             faults.append(_fault(package, error))
             continue
         for module in modules:
             try:
                 importlib.import_module(module)
-            except Exception as error:  # noqa: BLE001 - see above
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
                 faults.append(_fault(module, error))
     found = [
         actor
@@ -117,12 +117,15 @@ def graph_faults(declarations: Iterable[Declaration]) -> list[str]:
 def _task_modules(package: str) -> list[str]:
     """Return the dotted names of all ``tasks.py`` files; a namespace package has several directories."""
     root = importlib.import_module(package)
+    if not hasattr(root, "__path__"):
+        raise CollectkitError("is a module, and no package below which a tasks.py could be")
     found = {
-        ".".join((package, *path.relative_to(directory).with_suffix("").parts))
+        path.relative_to(directory).with_suffix("").parts
         for directory in map(Path, root.__path__)
         for path in directory.rglob("tasks.py")
     }
-    return sorted(found)
+    # What tools keep in hidden directories is no code of anybody's.
+    return sorted(".".join((package, *parts)) for parts in found if not any(part.startswith(".") for part in parts))
 
 
 def _is_below(module: str, packages: Iterable[str]) -> bool:
@@ -153,6 +156,6 @@ def _with_instances(declaration: Declaration, known: Iterable[str]) -> Declarati
     return replace(declaration, depends_on=expand(declaration.depends_on), after=expand(declaration.after))
 
 
-def _fault(where: str, error: Exception) -> str:
+def _fault(where: str, error: BaseException) -> str:
     words = str(error) if isinstance(error, CollectkitError) else f"{type(error).__name__}: {error}"
     return f"{where}: {' '.join(words.split())}"

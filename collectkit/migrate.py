@@ -16,8 +16,8 @@ from collectkit import ledger, statements
 from collectkit.collector import Collector
 from collectkit.crashpoints import reached
 from collectkit.database import SESSION, clock, database, ledger_db
-from collectkit.declaration import Declaration
 from collectkit.discovery import Discovered
+from collectkit.drift import read_declared
 from collectkit.errors import DatabaseUnavailable
 from collectkit.guard import secure, table_faults
 from collectkit.policies import protected
@@ -76,7 +76,7 @@ def reconcile(discovered: Discovered) -> list[str]:
     After an import error nothing is retired: a collector whose module is broken is not gone.
     """
     done = []
-    stored = _stored()
+    stored = read_declared()
     for declaration in discovered.declarations.values():
         was, until, now = stored.get(declaration.name, (None, None, None))
         if was == declaration:
@@ -105,37 +105,6 @@ def reconcile(discovered: Discovered) -> list[str]:
         if rows:
             done.append(f"{'added' if rows[0][0] else 'changed'} collector {declaration.name}")
     return done + _retire(discovered, stored)
-
-
-def drift(discovered: Discovered) -> list[str]:
-    """Return where the ledger differs from the code, one line each; ``migrate`` mends it."""
-    stored = _stored()
-    faults = []
-    for name, declaration in discovered.declarations.items():
-        was = stored.get(name, (None, None, None))[0]
-        if was is None:
-            faults.append(
-                f"collector {name!r}: it has no row in the ledger yet, so it never runs: run `collectkit migrate`"
-            )
-        elif was != declaration:
-            faults.append(f"collector {name!r}: its declaration differs from the ledger: run `collectkit migrate`")
-    return faults
-
-
-def _stored() -> dict[str, tuple[Declaration | None, Any, Any]]:
-    """Return each row's declaration, None of one that is retired, with its watermark and the database's clock."""
-    return {
-        name: (
-            None
-            if retired
-            else Declaration(name, schedule, tz, tuple(needs), tuple(after), tuple(models), enabled, tries, fresh_for),
-            until,
-            now,
-        )
-        for name, schedule, tz, needs, after, models, enabled, tries, fresh_for, until, now, retired in ledger_db.read(
-            statements.DECLARED
-        )
-    }
 
 
 def _retire(discovered: Discovered, stored: Iterable[str]) -> list[str]:

@@ -226,3 +226,25 @@ def test_migrations_of_another_project_in_the_working_directory_are_left_alone(c
 
     assert done.returncode == 0, done.stderr
     assert "added collector collectors.bare.tasks.bare" in done.stdout
+
+
+def test_a_module_that_gives_up_at_import_is_named_and_harms_no_other(cli, tmp_path):
+    for name, text in {
+        "gone": "import sys; sys.exit('a key is wanted')",
+        "lost": "import nothing_of_that_name",
+        ".hidden": "import nothing_of_that_name_either",
+    }.items():
+        package = tmp_path / "collectors" / name
+        package.mkdir(parents=True)
+        (package / "tasks.py").write_text(text)
+
+    listed = cli("list")
+    asked = cli("run", "lost")
+
+    assert listed.returncode == 0
+    assert "collectors.kev.tasks.kev_collector" in listed.stdout
+    assert "collectors.gone.tasks: SystemExit: a key is wanted" in listed.stderr
+    assert "hidden" not in listed.stderr
+    assert asked.returncode == 1
+    assert "no collector is called 'lost'" in asked.stderr
+    assert "collectors.lost.tasks: ModuleNotFoundError: No module named 'nothing_of_that_name'" in asked.stderr

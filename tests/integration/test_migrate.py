@@ -12,8 +12,9 @@ from collectkit import Model, collector, cron, ledger
 from collectkit.broker import broker
 from collectkit.database import ledger_db
 from collectkit.discovery import Discovered, describe, graph_faults
+from collectkit.drift import drift, warn_of_drift
 from collectkit.errors import DatabaseUnavailable
-from collectkit.migrate import drift, migrate, reconcile
+from collectkit.migrate import migrate, reconcile
 
 
 class Table(Model):
@@ -98,6 +99,14 @@ def test_drift_is_named_and_only_migrate_mends_it(db):
     assert drift(found) == []
 
     assert "differs from the ledger" in drift(describe([declare("1 * * * *")]))[0]
+
+
+def test_a_process_that_starts_before_the_migration_says_so_and_goes_on(db, caplog):
+    warn_of_drift(describe([declare()]))
+    assert "collector 'collectors.t.tasks.t': it has no row in the ledger yet" in caplog.text
+
+    ledger_db.run("DROP SCHEMA collectkit CASCADE")
+    warn_of_drift(describe([declare()]))
 
 
 def test_unknown_names_disabled_dependencies_and_cycles_are_all_named_at_once(db):
