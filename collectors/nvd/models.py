@@ -29,3 +29,6 @@ class Nvd(AclModel):
     cvss_v40_score = _score()
     cvss_v40_vector = TextField(null=True)
     weaknesses = ArrayField(TextField, index=False)
+
+    class Meta:
+        served = True

@@ -24,3 +24,6 @@ class Osv(AclModel):
     severity = BinaryJSONField(index=False)
     affected = BinaryJSONField(index=False)
     gone_at = DateTimeTZField(null=True)
+
+    class Meta:
+        served = True

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from collectkit import Counts, RateLimit, acl_scope, download, group_ids, read_status
+from collectkit.served import find_served
 from collectors.nvd import tasks
 from collectors.nvd.models import Nvd
 from collectors.nvd.tasks import NvdSettings, nvd_collector
@@ -442,9 +443,10 @@ class TestRequests:
         assert mirror.ids == all_ids(mirror)
 
 
-def test_the_table_is_open_to_the_group_public_alone(mirror):
+def test_the_table_is_served_and_open_to_the_group_public_alone(mirror):
     nvd_collector.run_now()
 
+    assert find_served("nvd").sealed
     assert Nvd.select().count() == 0
     with acl_scope(["public"]):
         assert Nvd.select().count() == 250

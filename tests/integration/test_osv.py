@@ -13,6 +13,7 @@ import pytest
 
 from collectkit import Counts, acl_scope, download, group_ids, read_status
 from collectkit.database import ledger_db
+from collectkit.served import find_served
 from collectors.osv import tasks
 from collectors.osv.models import Osv
 from collectors.osv.tasks import OsvSettings, osv_collector
@@ -412,10 +413,11 @@ class TestEcosystems:
         assert OsvSettings().ecosystems == (CRATES, "Go", "PyPI")
 
 
-def test_the_table_is_open_to_the_group_public_alone(bucket):
+def test_the_table_is_served_and_open_to_the_group_public_alone(bucket):
     bucket.publish(recorded(OLD))
     run()
 
+    assert find_served("osv").sealed
     assert Osv.select().count() == 0
     with acl_scope(["public"]):
         assert Osv.select().count() == 140
