@@ -158,6 +158,7 @@ class Batch:
         check_scope(model, into)
         part = into.part("t", within)
         rejections = Rejections(into.name, max_rejected)
+        database.follow_scope()
         if isinstance(rows, peewee.BaseQuery):
             staged = stage_query(self._connection, into, self._loads, rows)
         else:

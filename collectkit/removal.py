@@ -9,6 +9,7 @@ import peewee
 import psycopg
 from psycopg import sql
 
+from collectkit.database import database
 from collectkit.errors import SnapshotRefused
 from collectkit.policies import may
 from collectkit.sparing import spare
@@ -43,6 +44,7 @@ def remove_rows(
     listed = spare(connection, target, load, keys)
     if listed is None:
         return 0
+    database.follow_scope()
     parts: dict[str, sql.Composable] = {
         "table": target.table,
         "listed": sql.SQL("EXISTS (SELECT FROM {} k WHERE {})").format(listed, equal_keys(target, "k", "t")),

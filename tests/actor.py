@@ -227,19 +227,37 @@ class Actor:
         if not self.writes or self._table is None or self._failed:
             return
         own = Acl([min(self.groups, default="red")], [max(self.groups, default="red")])
-        batch = Batch(database.connection(), "tests.leaks", own)
-        batch._loads = self._loads = self._loads + 1  # a checkpoint has one batch, and one level of groups
         rows = [{"name": name, "text": text} for name in dict.fromkeys(names)]
         expected, denied = self._loaded({row["name"] for row in rows}, text, own, replaces=replaces)
-        try:
-            counts = batch.replace(Paper, rows, max_shrink=1) if replaces else batch.upsert(Paper, rows)
-        except LoadError:
-            assert not self.groups
-        except _BROKEN:
-            self._failed = True
-        else:
+        counts = self._batch(
+            own,
+            lambda batch: batch.replace(Paper, rows, max_shrink=1) if replaces else batch.upsert(Paper, rows),
+        )
+        if counts is not None:
             assert counts.denied == denied
             self._table = expected
+
+    def copy(self, text: str) -> None:
+        """Load the rows that a query sees, which are those of the scope."""
+        names = set(self.visible(self.groups))
+        if self._table is not None and not self._failed and names:
+            own = Acl([min(self.groups)], [max(self.groups)])
+            expected, denied = self._loaded(names, text, own, replaces=False)
+            counts = self._batch(
+                own, lambda batch: batch.upsert(Paper, Paper.select(Paper.name, peewee.Value(text).alias("text")))
+            )
+            if counts is not None:
+                assert counts.denied == denied
+                self._table = expected
+
+    def remove(self, names: list[str]) -> None:
+        if self._table is not None and not self._failed and self.groups:
+            allowed = [name for name, row in self.table.items() if row.read & self.groups and row.write & self.groups]
+            counts = self._batch(None, lambda batch: batch.remove(Paper, names, max_shrink=1))
+            if counts is not None:
+                gone = set(names) & set(allowed)
+                assert counts.removed == len(gone)
+                self._table = {name: row for name, row in self.table.items() if name not in gone}
 
     def start_generator(self, wanted: frozenset[str]) -> None:
         def rows() -> Iterator[Any]:
@@ -319,6 +337,18 @@ class Actor:
             self._failed = self.in_transaction
             wrongly = allowed and "row-level security" in str(error)
         assert not wrongly, f"under {set(self.groups)}: refused"
+        return None
+
+    def _batch(self, own: Acl | None, load: Callable[[Batch], Any]) -> Any:
+        """Load, and return the counts; None if the connection is dead, or there is no group to load under."""
+        batch = Batch(database.connection(), "tests.leaks", own)
+        batch._loads = self._loads = self._loads + 1  # a checkpoint has one batch, and one level of groups
+        try:
+            return load(batch)
+        except LoadError:
+            assert not self.groups
+        except _BROKEN:
+            self._failed = True
         return None
 
     def _attempt(self, act: Callable[[], Any], *, nested: bool = False, ending: Level | None = None) -> None:

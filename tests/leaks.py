@@ -126,6 +126,16 @@ class Leaks(RuleBasedStateMachine):
         self.actors[0].do(Actor.begin_to_write)
         self.act(0, lambda actor: actor.load(names, text, replaces=replaces))
 
+    @rule(text=st.sampled_from("uvw"))
+    def load_by_a_query(self, text):
+        self.actors[0].do(Actor.begin_to_write)
+        self.act(0, lambda actor: actor.copy(text))
+
+    @rule(names=st.lists(st.sampled_from(NAMES), min_size=1))
+    def remove(self, names):
+        self.actors[0].do(Actor.begin_to_write)
+        self.act(0, lambda actor: actor.remove(names))
+
     @rule(number=actor, wanted=groups)
     def start_generator(self, number, wanted):
         self.act(number, lambda actor: actor.start_generator(wanted))

@@ -138,6 +138,39 @@ def test_a_row_that_may_be_read_and_not_written_is_denied_if_it_differs(load, ar
     assert archive.rows["theirs"] == "as it was"
 
 
+def test_what_a_load_reads_by_a_query_it_reads_under_the_scope_of_now(run, archive):
+    archive.put("ours", ["red"])
+    archive.put("hidden", ["green"])
+
+    def fn(run):
+        with run.checkpoint(updated_until_dt=run.started_at) as batch:
+            with acl_scope(["green", "keepers"]):
+                assert [paper.name for paper in Paper.select()] == ["hidden"]
+            return str(batch.upsert(Folder, Paper.select(Paper.name)))
+
+    run(fn)
+    assert archive.run("SELECT name FROM folder") == [("ours",)]
+
+
+def test_rows_are_removed_under_the_scope_of_now(run, archive):
+    archive.put("ours", ["red"])
+    archive.put("hidden", ["green"])
+
+    def keys():
+        with acl_scope(["green", "keepers"]):
+            yield from [paper.name for paper in Paper.select()]
+        yield "ours"
+
+    def fn(run):
+        with run.checkpoint(updated_until_dt=run.started_at) as batch:
+            with acl_scope(["green", "keepers"]):
+                list(Paper.select())
+            batch.remove(Paper, keys(), max_shrink=1)
+
+    assert run(fn).counts == Counts(removed=1)
+    assert set(archive.rows) == {"hidden"}
+
+
 @pytest.mark.parametrize("model", [Paper, Folder])
 def test_a_replace_removes_only_what_it_may_see_and_write(load, archive, model):
     table = model._meta.table_name
