@@ -108,7 +108,7 @@ def _has(git: Git, commit: str) -> bool:
 
 
 def _fetch(git: Git, what: str, ref: str) -> None:
-    options = ("--quiet", "--depth=1", "--no-tags", "--no-auto-gc", "--no-write-fetch-head", "--update-shallow")
+    options = ("--quiet", "--depth=1", "--no-tags", "--no-auto-gc", "--no-write-fetch-head")
     git.run("fetch", *options, "origin", f"+{what}:{ref}")
 
 

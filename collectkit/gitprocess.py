@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import os
-import select
-import signal
 import subprocess
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 from urllib.parse import unquote, urlsplit
 
-from collectkit.children import die_with_parent, signal_group
 from collectkit.errors import CollectkitError, FetchError
+from collectkit.process import LOOK_SECONDS, Output, OutputEnded, Process
 
 SILENCE_SECONDS = 60
 """After so long without a byte a transfer over HTTP ends. Till then its git may outlive a parent that was killed."""
 
 _PIECE = 1 << 16
-# How long an interrupt (lease lost, deadline, shutdown) may have to wait: it reaches a thread between two looks.
-_LOOK = 0.2
-_PATIENCE = 2.0
 _LONGEST_REASON = 300
 # The operator's own that reach git; the others (GIT_DIR of a hook, for one) speak of other repositories.
 _KEPT = ("GIT_SSH", "GIT_SSL_", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM", "GIT_CONFIG_SYSTEM", "GIT_EXEC_PATH")
-# Nothing may ask a person, run a program that an address names, or go on in the background.
-_ENVIRON = {
-    "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
-    "GIT_ASKPASS": "",
-    "GIT_TERMINAL_PROMPT": "0",
-    "LC_ALL": "C",
-}
+# Nothing may ask a person, or go on in the background; and what git says is read.
+_ENVIRON = {"GIT_ASKPASS": "", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
 _CONFIG = {
     "core.hooksPath": os.devnull,
     "gc.autoDetach": "false",
@@ -81,7 +70,7 @@ class Git:
         """
         with TemporaryFile() as errors, self._start(arguments, errors, stdout=into or subprocess.DEVNULL) as process:
             looked = time.monotonic()
-            while not process.ended(_LOOK):
+            while not process.ended(LOOK_SECONDS):
                 self._check_time()
                 if time.monotonic() > looked + 1:
                     looked = time.monotonic()
@@ -105,17 +94,19 @@ class Git:
             TemporaryFile() as errors,
             self._start(("cat-file", "--batch", "--buffer"), errors, stdin=objects, stdout=subprocess.PIPE) as process,
         ):
-            output = _Output(process, self._check_time)
+            output = Output(process, self._check_time)
             while head := output.until(b"\n"):
-                name, _, rest = head.partition(b" ")
-                kind, _, size = rest.partition(b" ")
-                if kind != b"blob":
-                    raise GitFailed(f"object {name.decode(errors='replace')} is {kind.decode(errors='replace')}")
-                if int(size) > max_size:
-                    raise FetchError(self._shown, f"holds a file of {int(size):,} bytes, the limit is {max_size:,}")
-                yield output.exactly(int(size))
-                output.exactly(1)
-            while not process.ended(_LOOK):
+                name, kind, *size = head.decode(errors="replace").split(" ")
+                if kind != "blob":
+                    raise GitFailed(f"object {name} is {kind}")
+                if int(size[0]) > max_size:
+                    raise FetchError(self._shown, f"holds a file of {int(size[0]):,} bytes, the limit is {max_size:,}")
+                try:
+                    yield output.exactly(int(size[0]))
+                    output.exactly(1)
+                except OutputEnded:
+                    raise GitFailed("git ended in the middle of a file") from None
+            while not process.ended(LOOK_SECONDS):
                 self._check_time()
             self._check(process, errors)
 
@@ -136,9 +127,9 @@ class Git:
         *,
         stdin: IO[bytes] | int = subprocess.DEVNULL,
         stdout: IO[bytes] | int,
-    ) -> _Process:
+    ) -> Process:
         try:
-            return _Process(
+            return Process(
                 ["git", *arguments],
                 env=self._environ,
                 cwd=self.directory.parent,
@@ -146,13 +137,11 @@ class Git:
                 stdout=stdout,
                 stderr=errors,
                 pass_fds=(self._inherited.fileno(),),
-                start_new_session=True,  # no terminal to ask at, and one group to end
-                preexec_fn=partial(die_with_parent, signal.SIGTERM),
             )
         except FileNotFoundError:
             raise FetchError(self._shown, "the program git is not installed here: install it") from None
 
-    def _check(self, process: _Process, errors: IO[bytes]) -> None:
+    def _check(self, process: Process, errors: IO[bytes]) -> None:
         if process.returncode:
             errors.seek(0)
             said = errors.read(_PIECE).decode(errors="replace").replace(self._remote, self._shown)
@@ -161,77 +150,6 @@ class Git:
     def _check_time(self) -> None:
         if time.monotonic() >= self._ends:
             raise FetchError(self._shown, "git was not done in time")
-
-
-class _Process(subprocess.Popen[bytes]):
-    """A git that ends, with all that it started, when the ``with`` does or when nobody holds it any more."""
-
-    def ended(self, seconds: float) -> bool:
-        """Wait for so long and tell whether it has ended."""
-        try:
-            self.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
-
-    def __exit__(self, *_: object) -> None:
-        """End it: politely, so that it removes what it has half made."""
-        if self.poll() is None:
-            signal_group(self.pid, signal.SIGTERM)
-            self.ended(_PATIENCE)
-        self._kill()
-        if self.stdout is not None:
-            self.stdout.close()
-
-    def __del__(self) -> None:
-        # An interrupt may strike after the fork and before the ``with`` has it.
-        if getattr(self, "_child_created", False) and self.returncode is None:
-            self._kill()
-        super().__del__()
-
-    def _kill(self) -> None:
-        signal_group(self.pid, signal.SIGKILL)
-        self.wait()
-
-
-class _Output:
-    """What a process writes, taken piece by piece, so that one which is stopped holds no interrupt up."""
-
-    def __init__(self, process: _Process, check: Callable[[], None]) -> None:
-        self._check = check
-        self._kept = bytearray()
-        self._fd = process.stdout.fileno()  # type: ignore[union-attr]  # it was started with a pipe
-        self._poll = select.poll()
-        self._poll.register(self._fd, select.POLLIN)
-
-    def until(self, end: bytes) -> bytes:
-        """Return what comes before ``end``; nothing if the output is over."""
-        while (found := self._kept.find(end)) < 0:
-            if not self._more():
-                return b""
-        line = bytes(self._kept[:found])
-        del self._kept[: found + len(end)]
-        return line
-
-    def exactly(self, size: int) -> bytes:
-        """Return so many bytes.
-
-        Raises:
-            GitFailed: the output ended before.
-        """
-        while len(self._kept) < size:
-            if not self._more():
-                raise GitFailed("git ended in the middle of a file")
-        taken = bytes(self._kept[:size])
-        del self._kept[:size]
-        return taken
-
-    def _more(self) -> bool:
-        while not self._poll.poll(_LOOK * 1000):
-            self._check()
-        piece = os.read(self._fd, _PIECE)
-        self._kept += piece
-        return bool(piece)
 
 
 def _remote(url: str) -> tuple[str, Mapping[str, str]]:

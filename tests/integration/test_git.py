@@ -230,7 +230,7 @@ def test_a_source_that_is_no_repository_fails_in_one_line_without_secrets(state,
         ("http://127.0.0.1:9/list.git", "Failed to connect"),
         ("git://127.0.0.1:9/list.git", "unable to connect"),
         ("/nowhere/list.git", "does not appear to be a git repository"),
-        ("ext::sh -c true", "transport 'ext' not allowed"),
+        ("ext::sh -c true", "transport 'ext' not allowed"),  # which would run a program
         ("--upload-pack=true", "strange pathname|does not appear to be"),
     ],
 )
@@ -303,7 +303,8 @@ def test_a_clone_whose_content_is_broken_fails_once_and_is_made_anew(upstream, s
 def test_what_a_kill_left_half_made_is_in_nobodys_way(upstream, state):
     upstream.publish(ONE)
     read(upstream.url)
-    clone_of(state).rename(clone_of(state).with_name("new"))
+    half = clone_of(state).rename(clone_of(state).with_name("new"))
+    (half / "shallow.lock").touch()
 
     assert read(upstream.url)[0] == ONE
     assert list(state.glob("*/*/new")) == []
@@ -334,16 +335,24 @@ def test_without_git_the_reason_says_so(upstream, monkeypatch):
         pass
 
 
-def test_a_git_that_is_killed_fails_in_one_line_and_the_next_one_works(upstream, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("does", "reason"),
+    [
+        ("kill -KILL $$", "git ended with code -9"),
+        ("printf '%s blob 7\nabc' x; exit 1", "git ended in the middle of a file"),
+        ("echo x missing; exit", "object x is missing"),
+    ],
+)
+def test_a_git_that_ends_early_fails_in_one_line_and_the_next_one_works(upstream, tmp_path, monkeypatch, does, reason):
     upstream.publish(ONE)
     broken = tmp_path / "bin" / "git"
     broken.parent.mkdir()
-    broken.write_text('#!/bin/sh\n[ "$1" = cat-file ] && kill -KILL $$\nPATH=${PATH#*:} exec git "$@"\n')
+    broken.write_text(f'#!/bin/sh\n[ "$1" = cat-file ] && {{ {does}; }}\nPATH=${{PATH#*:}} exec git "$@"\n')
     broken.chmod(0o700)
 
     with monkeypatch.context() as patched:
         patched.setenv("PATH", f"{broken.parent}:{os.environ['PATH']}")
-        with pytest.raises(FetchError, match="git ended with code -9"):
+        with pytest.raises(FetchError, match=f"made anew .{reason}"):
             read(upstream.url)
 
     assert read(upstream.url)[0] == ONE
@@ -455,6 +464,6 @@ def test_a_stopped_process_that_holds_the_clone_holds_nobody_back(upstream, stat
 def test_a_hook_whose_repository_is_another_does_not_lead_git_astray(upstream, monkeypatch):
     upstream.publish(ONE)
     monkeypatch.setenv("GIT_DIR", "/nowhere")
-    monkeypatch.setenv("GIT_INDEX_FILE", "/nowhere/index")
+    monkeypatch.setenv("GIT_OBJECT_DIRECTORY", "/nowhere/objects")
 
     assert read(upstream.url)[0] == ONE
