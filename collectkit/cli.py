@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -216,6 +217,30 @@ def run(
     codes = {"OK": 0, "NOT_CLAIMED": NOT_CLAIMED}
     worst = max((codes.get(each.outcome, 1) for each in outcomes), key=[0, NOT_CLAIMED, 1].index, default=0)
     raise typer.Exit(worst)
+
+
+@app.command()
+def rewind(
+    name: Name,
+    to: Annotated[str, typer.Option(help="A moment with its zone: 2026-08-01T00:00Z.")],
+    note: Annotated[str | None, typer.Option(help="Why; kept in the audit.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Set the watermark back, so that the next run, which is due at once, reads from there again."""
+    from collectkit.names import family, resolve
+    from collectkit.rewinding import rewind as set_back
+
+    try:
+        moment = datetime.fromisoformat(to)
+    except ValueError:
+        raise typer.BadParameter(f"{to!r} is no moment: 2026-08-01T00:00Z is one", param_hint="--to") from None
+    if moment.tzinfo is None:
+        raise typer.BadParameter(f"{to!r} has no time zone: add Z or an offset", param_hint="--to")
+    discovered = _discover(_connect())
+    names = resolve(name, list(discovered.declarations))
+    for each in names:
+        set_back(discovered.collectors[family(each)], each, moment, by=_caller(), note=note)
+    say(names, as_json, "\n".join(f"rewound {each} to {moment.isoformat()}" for each in names))
 
 
 @users.command("add")

@@ -77,7 +77,7 @@ class Closing:
 
 @dataclass(frozen=True, slots=True)
 class Lapsed:
-    """A run whose lease is over and that nobody has closed."""
+    """A run that somebody else than its holder closes: its lease is over, or it is revoked."""
 
     run: int
     dry_run: bool
@@ -263,6 +263,14 @@ def lapsed(ttl: timedelta, name: str | None = None) -> list[Lapsed]:
     return [Lapsed(*row) for row in ledger_db.run(statements.LAPSED, {"ttl": ttl, "name": name})]
 
 
+def close_revoked(name: str, reason: str, ttl: timedelta) -> None:
+    """Close the collector's run, if one is under way, as REVOKED; its due time is given back, and no attempt counts."""
+    for row in ledger_db.run(statements.HELD, {"name": name}):
+        run = Lapsed(*row)
+        ledger_db.run(statements.END_BACKEND, {"application_name": f"collectkit {run.run}"})
+        close(run, closing(run, "REVOKED", at=run.at, error=reason), ttl)
+
+
 def close_lost(run: Lapsed, ttl: timedelta) -> bool:
     """End the backend of a lapsed run, then close it as LOST; False if somebody else was faster."""
     reached("lost.before", run.name)
@@ -283,6 +291,12 @@ def due(mine: list[str], room: int) -> list[str]:
 def request(name: str, by: str, note: str | None) -> bool:
     """Make the collector due now and write down who asked; False if there is no such collector."""
     return bool(ledger_db.run(statements.REQUEST, {"name": name, "by": by, "note": note}))
+
+
+def rewind(name: str, *, to: datetime, stale_at: str, dropped: list[str], by: str, note: str | None) -> bool:
+    """Set the watermark back and write down who did; False if it is not after ``to``, or a run is under way."""
+    asked = {"name": name, "to": to, "stale_at": stale_at, "dropped": dropped, "by": by, "note": note}
+    return bool(ledger_db.run(statements.REWIND, asked))
 
 
 def seconds_to_next_due(mine: list[str]) -> float | None:

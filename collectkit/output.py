@@ -17,12 +17,15 @@ def say(document: Any, as_json: bool, words: str | None) -> None:
 
 
 def table(titles: list[str], rows: list[list[str]]) -> None:
-    """Print rows under titles."""
+    """Print rows under titles; the first column, the names, is never cut, and into a pipe a row is one line."""
     from rich.console import Console
     from rich.table import Table
 
-    drawn = Table(*titles, box=None, pad_edge=False, header_style="bold")
+    is_seen = sys.stdout.isatty()
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for number, title in enumerate(titles):
+        widest = max((len(row[number]) for row in rows), default=0)
+        drawn.add_column(title, no_wrap=not number, min_width=None if is_seen and number else widest)
     for row in rows:
         drawn.add_row(*row)
-    # A pipe has no width of its own; eighty columns would cut names in two.
-    Console(width=None if sys.stdout.isatty() else 240).print(drawn)
+    Console(width=None if is_seen else 10_000).print(drawn)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import traceback
 
+from psycopg.errors import ReadOnlySqlTransaction
+
 _LONGEST = 1000
 _LONGEST_CHAIN = 10
 
@@ -25,7 +27,10 @@ def one_line(error: BaseException) -> str:
         words = str(error)
     except Exception:  # noqa: BLE001 - an author's error whose message fails is an error all the same
         words = "(its message cannot be shown)"
-    return storable(f"{type(error).__name__}: {(words.splitlines() or [''])[0].strip()}")
+    # Peewee keeps the driver's error, which is the exact one, as ``orig``.
+    is_unfenced = isinstance(getattr(error, "orig", None), ReadOnlySqlTransaction)
+    cure = ": write inside `with run.checkpoint(...)`, elsewhere nothing would fence it" if is_unfenced else ""
+    return storable(f"{type(error).__name__}: {(words.splitlines() or [''])[0].strip()}{cure}")
 
 
 def trace(error: BaseException) -> str:

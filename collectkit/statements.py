@@ -105,12 +105,17 @@ RETURNING r.id
 
 ENDING = "SELECT outcome, finished_at FROM collectkit.run WHERE id = %(run)s AND finished_at IS NOT NULL"
 
-# Lapsed, whatever the collector's state. After a restart of the database the living renew first, so it waits one TTL.
-LAPSED = """
+_HELD = """
 SELECT r.id, r.dry_run, r.trigger, c.name, c.fence, c.holder, c.attempt, c.max_attempts, c.schedule, c.tz, r.worker,
        r.started_at, clock_timestamp()
   FROM collectkit.collector c JOIN collectkit.run r ON r.collector = c.name AND r.outcome = 'RUNNING'
- WHERE c.lease_until NOT BETWEEN clock_timestamp() AND clock_timestamp() + 3 * %(ttl)s::interval
+"""
+
+# Held, by the living or the dead: what a rewind closes first.
+HELD = f"{_HELD} WHERE c.name = %(name)s AND c.holder IS NOT NULL"
+
+# Lapsed, whatever the collector's state. After a restart of the database the living renew first, so it waits one TTL.
+LAPSED = f"""{_HELD} WHERE c.lease_until NOT BETWEEN clock_timestamp() AND clock_timestamp() + 3 * %(ttl)s::interval
    AND clock_timestamp() NOT BETWEEN pg_postmaster_start_time() AND pg_postmaster_start_time() + %(ttl)s::interval
    AND c.name = coalesce(%(name)s, c.name)
  ORDER BY c.name
@@ -141,6 +146,16 @@ WITH c AS (
   UPDATE collectkit.collector SET next_due_at = least(next_due_at, clock_timestamp()), nudged_at = NULL
    WHERE name = %(name)s AND retired_at IS NULL RETURNING name)
 INSERT INTO collectkit.audit (by, action, collector, note) SELECT %(by)s, 'run', name, %(note)s FROM c RETURNING id
+"""
+
+# The watermark goes back, and what was read up to it with it; due at once. The data state stays, and so do the rows.
+REWIND = """
+WITH c AS (
+  UPDATE collectkit.collector
+     SET updated_until_dt = %(to)s, stale_at = %(stale_at)s::timestamptz, meta_attr = meta_attr - %(dropped)s::text[],
+         attempt = 0, next_due_at = clock_timestamp(), nudged_at = NULL
+   WHERE name = %(name)s AND holder IS NULL AND updated_until_dt > %(to)s RETURNING name)
+INSERT INTO collectkit.audit (by, action, collector, note) SELECT %(by)s, 'rewind', name, %(note)s FROM c RETURNING id
 """
 
 # Seconds until the next due time in the future; null when nothing is to come.

@@ -57,7 +57,8 @@ class Up:
         runs = [keeper.tend() for keeper in self._services]
         if all(runs) and not self._announced:
             self._announced = True
-            say(f"worker, scheduler and service run; status: http://{self._settings.bind}/collectors; Ctrl-C stops all")
+            say(f"worker, scheduler and service (http://{self._settings.bind}) run; Ctrl-C stops all")
+            say("`collectkit status` shows how the collectors stand, here; `collectkit user add` lets others ask")
         return all(runs)
 
     def stop(self, signals: Signals) -> None:

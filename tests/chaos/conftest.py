@@ -63,6 +63,12 @@ def home(request: pytest.FixtureRequest) -> Iterator[Path]:
     yield from _directory(request)
 
 
+@pytest.fixture(scope="module")
+def module_home(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The same, for all tests of a module."""
+    yield from _directory(request)
+
+
 @pytest.fixture(scope="session")
 def on(request: pytest.FixtureRequest, scale: Scale) -> Iterator[list[Lane]]:
     """Lanes for all tests: each leaves them at rest."""

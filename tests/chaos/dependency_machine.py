@@ -91,12 +91,11 @@ class DependencyMachine(RuleBasedStateMachine):
     def all_are_nudged_until_nothing_is_due(self) -> None:
         """Each gets its turn, and none waits for its next tick once it is unblocked."""
         self.completes, self.changes = True, True
-        for _ in NAMES:
-            for name, node in self.nodes.items():
-                starts = self._is_claimable(node)
-                self.collectors[name]()
-                if starts:
-                    self._has_run(name, completes=True, changes=True)
+        for name, node in self.nodes.items():
+            starts = self._is_claimable(node)
+            self.collectors[name]()
+            if starts:
+                self._has_run(name, completes=True, changes=True)
 
         assert all(node.is_complete for node in self.nodes.values())
         assert ledger.due(NAMES, 10) == []

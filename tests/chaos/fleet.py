@@ -124,7 +124,7 @@ class Fleet:
         with suppress(psycopg.OperationalError):
             self.site.sql(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                " WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
             )
 
     def _living(self) -> subprocess.Popen[bytes]:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 
 from collectkit import ledger, statements
+from collectkit.acl import RunScope
 from collectkit.database import ledger_db
 from collectkit.declaration import Declaration
 from collectkit.discovery import Discovered
@@ -89,7 +90,7 @@ class LedgerMachine(Runs):
         if any(row.locked for row in rows):
             return
 
-        ledger.heal({row.name: row.tick_from(self.ledger.now) for row in rows})
+        ledger.heal([row.name for row in rows])
 
         for row in rows:
             if row.holder is None:
@@ -124,7 +125,9 @@ class LedgerMachine(Runs):
             # Nothing but a change of what it follows makes one due that has no schedule; or somebody who asks.
             claim = ledger.claim(name, ttl=TTL, worker="last", force=name == "follower")
             assert claim is not None, name
-            Run(claim, key=None, deadline=BEGINNING, lease_ttl=TTL).store(updated_until_dt=claim.started_at)
+            Run(claim, key=None, deadline=BEGINNING, lease_ttl=TTL, scope=RunScope(None)).store(
+                updated_until_dt=claim.started_at
+            )
             assert ledger.close(claim, ledger.closing(claim, "OK", at=claim.started_at), TTL)
 
     def _deploy(self, *rows: Row) -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from collectkit import ledger
+from collectkit.acl import RunScope
 from collectkit.database import database, ledger_db
 from collectkit.errors import CheckpointRefused, LeaseLost
 from collectkit.ledger import Claim, Lapsed
@@ -95,7 +96,9 @@ class Runs(RuleBasedStateMachine):
             row.be_claimed(claim.token, self.ledger.now)
             assert (claim.fence, claim.attempt, claim.scheduled_for) == (row.fence, row.attempt, row.scheduled_for)
             assert claim.started_at == self.ledger.now
-            self.runs.append(Held(process, claim, Run(claim, key=None, deadline=BEGINNING, lease_ttl=TTL)))
+            self.runs.append(
+                Held(process, claim, Run(claim, key=None, deadline=BEGINNING, lease_ttl=TTL, scope=RunScope(None)))
+            )
 
     @precondition(lambda self: self.runs)
     @rule(process=processes)

@@ -53,6 +53,13 @@ def raising(error):
     return fn
 
 
+def test_a_write_outside_a_checkpoint_fails_and_says_where_it_belongs(ending):
+    outcome, _, _ = ending(lambda _run: Kept.insert(id=1, word="x", other="y").execute())
+
+    assert outcome.outcome == "FAILED"
+    assert "cannot execute INSERT in a read-only transaction: write inside `with run.checkpoint(...)`" in outcome.reason
+
+
 @pytest.mark.parametrize("word", ["a\0b", "a\ud800b"])
 def test_what_the_database_cannot_store_is_no_reason_to_lose_a_run(ending, word):
     outcome, _, _ = ending(lambda _run: word)
