@@ -267,14 +267,14 @@ def close_revoked(name: str, reason: str, ttl: timedelta) -> None:
     """Close the collector's run, if one is under way, as REVOKED; its due time is given back, and no attempt counts."""
     for row in ledger_db.run(statements.HELD, {"name": name}):
         run = Lapsed(*row)
-        ledger_db.run(statements.END_BACKEND, {"application_name": f"collectkit {run.run}"})
+        _end_backend(run)
         close(run, closing(run, "REVOKED", at=run.at, error=reason), ttl)
 
 
 def close_lost(run: Lapsed, ttl: timedelta) -> bool:
     """End the backend of a lapsed run, then close it as LOST; False if somebody else was faster."""
     reached("lost.before", run.name)
-    ledger_db.run(statements.END_BACKEND, {"application_name": f"collectkit {run.run}"})
+    _end_backend(run)
     reached("lost.backend_ended", run.name)
     reason = f"lost: {run.worker} stopped renewing run {run.run} (attempt {run.attempt} of {run.max_attempts})"
     closed = close(run, closing(run, "LOST", at=run.at, error=reason), ttl)
@@ -313,6 +313,10 @@ def heal(mine: list[str]) -> None:
         for name, spec, tz, now in ledger_db.read(statements.PLANS, {"mine": mine})
     }
     ledger_db.run(statements.HEAL, {"names": list(ticks), "ticks": list(ticks.values())})
+
+
+def _end_backend(run: Lapsed) -> None:
+    ledger_db.run(statements.END_BACKEND, {"application_name": f"collectkit {run.run}"})
 
 
 def _groups(acl: Acl | None) -> dict[str, list[str] | None]:

@@ -166,10 +166,10 @@ class Lane(Site):
         )
 
     def at_rest(self) -> bool:
-        """Tell whether nothing runs, nothing is due and nothing is to be tried again."""
+        """Tell whether nothing runs, and nothing is due or soon will be: a failed run is tried again in a second."""
         return not self.sql(
             "SELECT 1 FROM collectkit.collector"
-            " WHERE holder IS NOT NULL OR next_due_at <= clock_timestamp() OR attempt > 0"
+            " WHERE holder IS NOT NULL OR next_due_at <= clock_timestamp() + interval '5 s'"
         )
 
     def running(self, pid: int) -> int | None:

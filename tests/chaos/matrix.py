@@ -14,7 +14,7 @@ from threading import Lock
 
 from tests.chaos.cases import Case
 from tests.chaos.lane import Lane
-from tests.chaos.play import Broken, play
+from tests.chaos.play import REST_PATIENCE, Broken, play
 from tests.chaos.truth import KINDS
 from tests.replay import Replay
 from tests.site import ROOT, Servers
@@ -54,9 +54,9 @@ def lanes(home: Path, count: int, *, library: Path = ROOT) -> Iterator[list[Lane
         ]
 
 
-def _played(lane: Lane, case: Case, seed: int) -> tuple[float, list[str]]:
+def _played(lane: Lane, case: Case, seed: int, patience: float) -> tuple[float, list[str]]:
     try:
-        return play(lane, case, seed), []
+        return play(lane, case, seed, patience), []
     except Broken as error:
         return math.nan, [str(error)]
     except Exception as error:  # noqa: BLE001 - a fault of the test itself is a failure too
@@ -70,11 +70,14 @@ def in_parallel(on: list[Lane], work: Callable[[Lane], object]) -> None:
             done.result()
 
 
-def play_all(on: list[Lane], cases: Iterable[Case], seed: int, *, says: bool = False) -> Played:
+def play_all(
+    on: list[Lane], cases: Iterable[Case], seed: int, *, says: bool = False, patience: float = REST_PATIENCE
+) -> Played:
     """Play the cases, as many at a time as there are lanes; the first law that breaks ends it.
 
     Arguments:
         says: print a line for each case.
+        patience: seconds from a fault until all must be right.
     """
     played, waiting, lock, began = Played(), deque(cases), Lock(), time.monotonic()
 
@@ -84,7 +87,7 @@ def play_all(on: list[Lane], cases: Iterable[Case], seed: int, *, says: bool = F
                 if not waiting:
                     return
                 case = waiting.popleft()
-            seconds, fault = _played(lane, case, seed)
+            seconds, fault = _played(lane, case, seed, patience)
             with lock:
                 played.seconds[case] = seconds
                 played.broken += fault

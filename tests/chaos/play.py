@@ -23,16 +23,20 @@ REST_PATIENCE = 60.0
 _PAUSE = 0.02
 _WAKING = 0.3
 
-# How long a run must last for its lease to be renewed in it.
+# Seconds before each checkpoint: so that a lease is renewed meanwhile; so that others may come in between.
 _LONG = TTL / 3 * 1.5
+_SLOW = TTL / 5
 
 
 class Broken(Exception):
     """A law was broken; the message says which, and when."""
 
 
-def play(lane: Lane, case: Case, seed: int) -> float:
+def play(lane: Lane, case: Case, seed: int, patience: float = REST_PATIENCE) -> float:
     """Play the case; return the seconds from the fault until all was right.
+
+    Arguments:
+        patience: seconds until it must be.
 
     Raises:
         Broken: it was not, or something was wrong on the way.
@@ -47,7 +51,7 @@ def play(lane: Lane, case: Case, seed: int) -> float:
             undo = strike(lane, hit, case.fault, random)
             if case.kind == "hand":  # by hand is by hand: nobody repeats it
                 lane.request("append")
-            settle(lane, kinds)
+            settle(lane, kinds, patience)
             seconds = time.monotonic() - began
             mark = lane.mark()
             undo()
@@ -56,7 +60,7 @@ def play(lane: Lane, case: Case, seed: int) -> float:
             if case.kind == "hand":
                 lane.spare.process.wait(PROCESS_PATIENCE)
             _finish_migration(lane, case)
-            settle(lane, kinds)
+            settle(lane, kinds, patience)
             judge(lane, kinds)
             return seconds
     finally:
@@ -103,7 +107,9 @@ def _provoke(lane: Lane, case: Case, random: Random) -> tuple[Hit, tuple[str, ..
     kind = case.kind if case.kind in {"seventh", "events", "snap"} else "append"
     kinds = ("append", "seventh") if kind in {"append", "seventh"} else (kind,)
     family = case.point.partition(".")[0]
-    grown = lane.truth.grow(kind, random, pause=_LONG if family in {"renew", "shutdown"} else 0)
+    # Some runs are slow: whoever follows keeps up with each of their commits.
+    pause = _LONG if family in {"renew", "shutdown"} else random.choice((0, 0, _SLOW))
+    grown = lane.truth.grow(kind, random, pause)
     desk = lane.desk
     if family in {"lost", "interrupt"}:
         return _after_another(lane, case, kind), kinds

@@ -90,6 +90,22 @@ def test_after_a_commit_without_an_answer_a_run_can_write_no_more(db, proxy, mon
     assert one("times FROM mark") == 1
 
 
+def test_followers_are_due_by_a_commit_even_if_its_answer_is_lost(db, proxy, monkeypatch):
+    def fill(run):
+        with run.checkpoint(run.started_at):
+            Mark.insert(id=1).execute()
+
+    marks = enrolled(db, fill)
+    db.enrol(marks, collector(after=[marks], name="tests.follower")(lambda _: None))
+    ledger_db.run("UPDATE collectkit.collector SET next_due_at = 'infinity' WHERE name = 'tests.follower'")
+
+    monkeypatch.setattr("collectkit.run.reached", lambda point, _: point == "commit.before" and proxy.lose_answer())
+    outcome = marks.run_now()
+
+    assert outcome.outcome == "FAILED"
+    assert one("next_due_at <= clock_timestamp() FROM collectkit.collector WHERE name = 'tests.follower'")
+
+
 def test_a_close_without_an_answer_is_known_for_what_it_was(db, proxy):
     outcome = enrolled(db, lambda _: proxy.lose_answer()).run_now()
 

@@ -34,7 +34,8 @@ def claim(**options):
 def stores(held):
     """Store what a checkpoint of this claim stores; tell whether it was taken."""
     with writing(held.application_name, 30_000):
-        return ledger.checkpoint(held, until=None, stale_at=None, complete=False, meta={}, removed=[], counts={})
+        plan = ledger.checkpoint(held, until=None, stale_at=None, complete=False, meta={}, removed=[], counts={})
+    return plan is not None
 
 
 def column(what):
@@ -53,14 +54,26 @@ def test_a_claim_that_waited_for_a_lock_has_its_whole_lease(fenced, postgres_url
     assert column("lease_until - clock_timestamp()") > TTL - timedelta(seconds=0.4)
 
 
-def test_a_database_from_yesterday_repeats_fences_but_no_holder(fenced):
+def test_what_has_lapsed_cannot_be_claimed_before_it_is_closed(fenced):
+    claim()
+    ledger_db.run("UPDATE collectkit.collector SET lease_until = clock_timestamp() - interval '1 s'")
+
+    assert claim(force=True) is None
+
+    (lapsed,) = ledger.lapsed(timedelta(0))
+    assert ledger.close_lost(lapsed, TTL)
+    assert claim(force=True) is not None
+
+
+def test_a_database_from_yesterday_repeats_fences_and_runs_but_no_holder(fenced):
     before = claim()
     ledger_db.run("DELETE FROM collectkit.run")
+    ledger_db.run("ALTER TABLE collectkit.run ALTER COLUMN id RESTART")
     ledger_db.run("UPDATE collectkit.collector SET fence = 0, holder = NULL, lease_until = NULL, next_due_at = 'now'")
 
     after = claim()
 
-    assert after.fence == before.fence
+    assert (after.run, after.fence) == (before.run, before.fence)
     assert (stores(before), stores(after)) == (False, True)
     assert not ledger.close(before, ledger.closing(before, "OK", at=before.started_at), TTL)
     assert ledger.renew([before, after], TTL) == {before.token}

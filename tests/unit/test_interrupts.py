@@ -33,7 +33,7 @@ class Victim(threading.Thread):
 
     def end(self):
         self.over = True
-        self.join(10)
+        self.join(3)
 
 
 @pytest.fixture
