@@ -107,8 +107,10 @@ def migrate(as_json: Json = False) -> None:
     discovered = _discover(_connect())
     done = bring_up_to_date(discovered)
     say(done, as_json, "\n".join(done) or "nothing to do")
-    if discovered.faults():
-        raise CollectkitError("\n".join(discovered.faults()))
+    faults = discovered.faults()
+    if len(faults) > len(discovered.import_faults):
+        raise CollectkitError("\n".join(faults))
+    _tell_import_faults(discovered)
 
 
 @app.command()
@@ -149,8 +151,7 @@ def list_collectors(as_json: Json = False) -> None:
                 for row in rows
             ],
         )
-    for fault in discovered.import_faults:
-        print(f"collectkit: {fault}", file=sys.stderr)
+    _tell_import_faults(discovered)
 
 
 @app.command()
@@ -159,11 +160,10 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show how the collectors stand, as the service does."""
-    from collectkit.names import resolve
-    from collectkit.status import known_names, read_status
+    from collectkit.status import read_status
 
-    _connect()
-    found = read_status(None if name is None else resolve(name, known_names()))
+    settings = _connect()
+    found = read_status(None if name is None else _resolve_known(settings, name))
     say({"collectors": found}, as_json, None)
     if not as_json:
         table(
@@ -289,10 +289,28 @@ def _discover(settings: Settings) -> Any:
     return discover(settings.collectors)
 
 
+def _tell_import_faults(discovered: Any) -> None:
+    for fault in discovered.import_faults:
+        print(f"collectkit: {fault}", file=sys.stderr)
+
+
+def _resolve_known(settings: Settings, name: str) -> list[str]:
+    """Return the full names of the ledger's rows that the name means; say so if only the code knows it."""
+    from collectkit.names import resolve
+    from collectkit.status import known_names
+
+    try:
+        return resolve(name, known_names())
+    except UnknownCollector:
+        declared = resolve(name, list(_discover(settings).declarations))
+        raise CollectkitError(f"collector {declared[0]!r}: it has no row yet: run `collectkit migrate`") from None
+
+
 def _request(settings: Settings, name: str, as_json: bool) -> None:
     from collectkit.boot import nudge_now
     from collectkit.freshness import request_run
 
+    _resolve_known(settings, name)
     full_name = request_run(name, by=_caller(), note="collectkit run --nudge")
     nudge_now(settings)
     say({"name": full_name, "requested": True}, as_json, f"requested {full_name}")

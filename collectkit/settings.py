@@ -90,7 +90,10 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             SettingsError: naming every variable that cannot be used.
         """
-        return _read(cls, prefix, environ)
+        settings, faults = _read(cls, prefix, environ)
+        if faults:
+            raise SettingsError(faults)
+        return settings
 
 
 def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -99,14 +102,15 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     Raises:
         SettingsError: naming every variable that cannot be used, without showing a secret's value.
     """
-    settings = _read(Settings, "COLLECTKIT", environ)
-    faults = [*_url_faults(settings), *_value_faults(settings)]
+    settings, faults = _read(Settings, "COLLECTKIT", environ)
+    faults += [*_url_faults(settings), *_value_faults(settings)]
     if faults:
         raise SettingsError(faults)
     return msgspec.structs.replace(settings, state_dir=settings.state_dir.absolute())
 
 
-def _read(cls: type[T], prefix: str, environ: Mapping[str, str]) -> T:
+def _read(cls: type[T], prefix: str, environ: Mapping[str, str]) -> tuple[T, list[str]]:
+    """Return the settings, with the default where a variable cannot be used, and one line for each of these."""
     faults: list[str] = []
     values: dict[str, Any] = {}
     hints = get_type_hints(cls)
@@ -120,9 +124,7 @@ def _read(cls: type[T], prefix: str, environ: Mapping[str, str]) -> T:
         except (msgspec.ValidationError, ValueError) as error:
             shown = "the value" if _is_secret(field.name) else repr(text)
             faults.append(f"{variable}: {shown} cannot be used: {error}")
-    if faults:
-        raise SettingsError(faults)
-    return cls(**values)
+    return cls(**values), faults
 
 
 def _parse(text: str, wanted: Any) -> Any:

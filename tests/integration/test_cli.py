@@ -42,6 +42,29 @@ def cli(db, tmp_path):
     return run
 
 
+def test_a_module_that_cannot_be_imported_is_named_and_holds_no_other_up(cli, tmp_path):
+    (tmp_path / "collectors" / "broken").mkdir(parents=True)
+    (tmp_path / "collectors" / "broken" / "tasks.py").write_text("this is no Python")
+
+    migrated = cli("migrate")
+
+    assert migrated.returncode == 0
+    assert "collectors.broken.tasks: SyntaxError" in migrated.stderr
+    assert cli("run", "example").returncode == 0
+    assert cli("check").returncode == 1
+
+
+@pytest.mark.parametrize("command", [("status", "late"), ("run", "late", "--nudge")])
+def test_a_collector_that_came_after_the_migration_is_not_denied(cli, command):
+    cli("migrate")
+    cli("new", "late")
+
+    done = cli(*command)
+
+    assert done.returncode == 1
+    assert "'collectors.late.tasks.late_collector': it has no row yet: run `collectkit migrate`" in done.stderr
+
+
 def test_a_run_by_hand_says_ok_in_one_json_document(cli):
     cli("migrate")
 

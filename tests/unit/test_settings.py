@@ -113,3 +113,12 @@ def test_a_collectors_own_settings_are_typed_and_have_its_prefix():
 
     with pytest.raises(SettingsError, match="MINE_COLLECTOR_PAGES: 'many' cannot be used"):
         Mine.load("MINE_COLLECTOR", {"MINE_COLLECTOR_PAGES": "many"})
+
+
+def test_variables_of_the_wrong_kind_and_of_the_wrong_value_are_named_at_once():
+    environ = {"COLLECTKIT_LEASE_TTL": "soon", "COLLECTKIT_BIND": "nowhere", "COLLECTKIT_READY_AFTER": "0"}
+
+    with pytest.raises(SettingsError) as caught:
+        load_settings(environ)
+
+    assert len(caught.value.faults) == 3
