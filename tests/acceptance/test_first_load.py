@@ -37,7 +37,11 @@ class FirstLoad:
         self.asked_again: list[tuple[int, int]] = []
 
     def _look(self, asked: dict[str, str]) -> None:
-        """Note a request for another page than the one that follows what was committed, and let the clock go on."""
+        """Note a request for another page than the one that follows what was committed.
+
+        The clock goes on with what was committed, so that a watermark taken from a later page than the first is seen,
+        and a first page that a kill took away before its commit may be asked for again.
+        """
         with psycopg.connect(self.site.environ["COLLECTKIT_DATABASE_URL"]) as connection:
             [(committed,)] = connection.execute(
                 "SELECT coalesce((meta_attr->'paging'->>'start')::int, 0) FROM collectkit.collector WHERE name = %s",
@@ -45,7 +49,7 @@ class FirstLoad:
             )
         if int(asked["startIndex"]) != committed:
             self.asked_again.append((int(asked["startIndex"]), committed))
-        answers = FIRST_ANSWER + timedelta(minutes=len(self.api.asked) - 1)
+        answers = FIRST_ANSWER + timedelta(minutes=committed // PAGE)
         self.api.timestamp = answers.isoformat(timespec="milliseconds").removesuffix("+00:00")
         time.sleep(ANSWER_SECONDS)
 
