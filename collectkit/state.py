@@ -44,18 +44,21 @@ def secret(path: Path) -> str:
     """Return the secret kept in this file, made the first time: 256 random bits, mode 0600, whole or not at all."""
     if not path.exists():
         try:
-            _make_secret(path)
+            make_secret(path)
         except OSError as error:
             raise unusable(path, error) from error
     return path.read_text(encoding="utf-8").strip()
 
 
-def _make_secret(path: Path) -> None:
+def make_secret(path: Path) -> None:
+    """Write 256 random bits into a file of mode 0600, on the disk before it has its name; one that is there stands."""
     handle, unfinished = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(secrets.token_urlsafe(32))
-        # A link fails where the file is there already: of two processes one wins and both read the same.
+            file.flush()
+            os.fsync(handle)
+        # A link, unlike a rename, fails where the file is there already: of two processes one wins, both read the same.
         with suppress(FileExistsError):
             os.link(unfinished, path)
     finally:

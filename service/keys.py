@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
-import tempfile
 from pathlib import Path
 
 from collectkit.errors import CollectkitError
 from collectkit.settings import Settings
+from collectkit.state import make_secret
 
 FILE = "jwt.key"
 # RFC 7518, section 3.2: a key of HS256 has at least as many bits as its hash.
@@ -23,8 +22,7 @@ class KeyRefused(CollectkitError):
 def signing_key(settings: Settings) -> bytes:
     """Return the key: the setting's, or that of the file ``jwt.key`` in the state directory, which is made if missing.
 
-    Processes that start at once agree on one key: each writes a file of its own in full, only one of them gets the
-    name, and all of them read what has the name.
+    Processes that start at once agree on one key: only one of them makes the file, and all of them read it.
 
     Raises:
         KeyRefused: it is too short, its file may be read by others than its owner, or cannot be read or made.
@@ -36,7 +34,8 @@ def signing_key(settings: Settings) -> bytes:
         try:
             return _read(path)
         except FileNotFoundError:
-            _make(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make_secret(path)
             return _read(path)
     except OSError as error:
         reason = error.strerror or type(error).__name__
@@ -56,23 +55,6 @@ def _read(path: Path) -> bytes:
             )
             raise KeyRefused(message)
         return _long_enough(file.read().strip(), str(path))
-
-
-def _make(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # mkstemp gives 0600 and O_EXCL; a link, unlike a rename, never takes the place of a key that is there already.
-    descriptor, mine = tempfile.mkstemp(dir=path.parent, prefix=f".{FILE}.")
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(48) + "\n")
-            file.flush()
-            os.fsync(descriptor)
-        try:
-            os.link(mine, path)
-        except FileExistsError:
-            return
-    finally:
-        os.unlink(mine)  # noqa: PTH108 - mkstemp speaks in strings
 
 
 def _long_enough(key: bytes, source: str) -> bytes:
