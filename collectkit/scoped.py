@@ -7,6 +7,7 @@ whatever end, the server forgets it.
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Final
 
 import peewee
@@ -69,16 +70,24 @@ class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
         self._state.setting = wanted
 
     def _in_its_own_transaction(self, sql: str, params: Any, named_cursor: Any) -> Any:
+        """Execute the setting and the statement in one round trip: what one pipeline sends is one transaction."""
         if named_cursor:
             raise ScopeError("a server-side cursor under access groups needs a transaction: open database.atomic()")
-        self.begin()
+        self._state.setting = None
+        connection: psycopg.Connection[Any] = self.connection()
+        handled = sys.exception()
         try:
-            cursor = super().execute_sql(sql, params)
-        except BaseException:
-            self.rollback()
-            raise
-        self.commit()
-        return cursor
+            with peewee.__exception_wrapper__, connection.pipeline():  # type: ignore[attr-defined]  # as above
+                connection.execute(_SET, (setting_in_force(),))
+                return super().execute_sql(sql, params)
+        except BaseException as error:
+            # What an interrupt has left half sent cannot be taken back, so nobody gets this connection. psycopg may
+            # leave the pipeline with an error of its own instead.
+            struck = _interrupt_under(error, handled)
+            if struck is None:
+                raise
+            connection.close()
+            raise struck from None
 
     def _connect(self) -> psycopg.Connection[Any]:
         connection: psycopg.Connection[Any] = super()._connect()
@@ -104,3 +113,10 @@ class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
     def _status(self) -> TransactionStatus:
         status: TransactionStatus = self._state.conn.info.transaction_status
         return status
+
+
+def _interrupt_under(error: BaseException | None, handled: BaseException | None) -> BaseException | None:
+    """Return the interrupt that led to this error, or is it; one that was being handled before led to nothing."""
+    while error is not None and error is not handled and isinstance(error, Exception):
+        error = error.__context__
+    return None if error is handled else error

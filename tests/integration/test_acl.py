@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import count
 
 import peewee
 import psycopg
 import pytest
+from dramatiq.middleware import Shutdown
 from playhouse.postgres_ext import ServerSide
 
 from collectkit import acl_scope, collector, cron, group_ids, set_user_acls
@@ -119,6 +121,29 @@ def test_a_failed_statement_leaves_no_groups_in_force(archive):
             assert seen() == {"of green", "of both"}
 
 
+@pytest.mark.parametrize("moment", [1, 2, 3, 4])
+def test_an_interrupt_within_a_statement_leaves_nothing_behind(archive, monkeypatch, moment):
+    """Whether it strikes before the setting is sent, or between, or when the answer is waited for."""
+    seen()
+    pid = database.connection().info.backend_pid
+    wait, waits = psycopg.Connection.wait, count(1)
+
+    def interrupted(connection, *arguments):
+        if next(waits) == moment:
+            raise Shutdown
+        return wait(connection, *arguments)
+
+    monkeypatch.setattr(psycopg.Connection, "wait", interrupted)
+    with acl_scope(["red"]), pytest.raises(Shutdown):
+        seen()
+    monkeypatch.undo()
+
+    assert seen() == set()
+    with acl_scope(["green"]):
+        assert seen() == {"of green", "of both"}
+    assert database.connection().info.backend_pid != pid
+
+
 def test_whoever_begins_a_transaction_by_hand_is_under_the_scope_too(archive):
     database.connection()
     with acl_scope(["red"]), database.manual_commit():
@@ -202,12 +227,12 @@ def test_a_generator_that_opens_a_scope_shows_its_rows_and_opens_nothing_to_its_
 def test_after_a_killed_connection_the_next_statement_is_under_the_scope_again(archive):
     with acl_scope(["red"]):
         seen()
-        archive.run("SELECT pg_terminate_backend(%s)", [database.connection().info.backend_pid])
+        archive.run("SELECT pg_terminate_backend(%s, 10000)", [database.connection().info.backend_pid])
         assert seen() == {"of red", "of both"}
 
         transaction = database.atomic()
         transaction.__enter__()
-        archive.run("SELECT pg_terminate_backend(%s)", [database.connection().info.backend_pid])
+        archive.run("SELECT pg_terminate_backend(%s, 10000)", [database.connection().info.backend_pid])
         with pytest.raises(peewee.OperationalError) as broken:
             seen()
         transaction.__exit__(broken.type, broken.value, broken.tb)
