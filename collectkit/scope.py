@@ -1,8 +1,8 @@
 """The scope: which access groups are in force, here and now. It is a context variable; what it means is SQL's affair.
 
-A scope counts only while it is open, in the thread that opened it, and, if a generator opened it, only while that
-generator runs: whoever takes the generator's rows keeps its own scope between them. Nothing is inherited: what is built
-under a scope and executed later is executed under the scope of later.
+A scope counts only while it is open, and in the thread that opened it. One that a generator opened belongs to that
+generator instead: it counts wherever the generator runs, before all scopes of whoever takes its rows, and only then.
+Nothing is inherited: what is built under a scope and executed later is executed under the scope of later.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from threading import get_ident
 from types import CodeType, FrameType
 from typing import Final
 
+# The innermost of the scopes that belong to no generator; each knows the one around it.
 _current: ContextVar[Scope | None] = ContextVar("collectkit.scope", default=None)
+# The open scopes of generators, by their frames; a generator may go on in another context than it began in.
+_of_generators: Final[dict[FrameType, list[Scope]]] = {}
 
 _YIELDS: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 # A generator that one of these starts yields in order to keep a scope open, not to hand out a row.
@@ -57,18 +60,25 @@ class Scope:
         """Put the groups in force."""
         if self._open:
             return
-        self._parent = _nearest_open(_current.get())
+        self._parent = in_force()
         self._thread = get_ident()
         self._generator = _generator_below(sys._getframe(1))  # noqa: SLF001 - CPython's documented way to its frames
         self._open = True
-        _current.set(self)
+        if self._generator is None:
+            _current.set(self)
+        else:
+            _of_generators.setdefault(self._generator, []).append(self)
         self._note(self.groups)
 
     def close(self) -> None:
         """End it; what was in force before is in force again."""
         self._open = False
-        self._generator = None
-        if _current.get() is self:
+        if self._generator is not None:
+            others = [each for each in _of_generators.pop(self._generator, ()) if each is not self]
+            if others:
+                _of_generators[self._generator] = others
+            self._generator = None
+        elif _current.get() is self:
             _current.set(_nearest_open(self._parent))
 
     def change(self, groups: frozenset[str], setting: str) -> None:
@@ -77,12 +87,8 @@ class Scope:
         self._note(groups)
 
     def is_open_here(self) -> bool:
-        """Tell whether it is open, and was opened by this thread."""
-        return self._open and self._thread == get_ident()
-
-    def counts(self) -> bool:
-        """Tell whether it is in force for the code that asks."""
-        return self.is_open_here() and (self._generator is None or _runs(self._generator))
+        """Tell whether it is open, and was opened by this thread; a generator may go on in another one."""
+        return self._open and (self._generator is not None or self._thread == get_ident())
 
     def outer(self) -> Scope | None:
         """Return the scope in which it was opened."""
@@ -97,10 +103,7 @@ class Scope:
 
 def in_force() -> Scope | None:
     """Return the innermost scope that counts here, None if none does."""
-    scope = _current.get()
-    while scope is not None and not scope.counts():
-        scope = scope.outer()
-    return scope
+    return next(iter(_counting()), None)
 
 
 def setting_in_force() -> str:
@@ -111,10 +114,24 @@ def setting_in_force() -> str:
 
 def root_in_force() -> Scope | None:
     """Return the scope of the run or request that is under way here, None outside of both."""
-    scope = in_force()
-    while scope is not None and not (scope.root and scope.counts()):
-        scope = scope.outer()
-    return scope
+    return next((scope for scope in _counting() if scope.root), None)
+
+
+def _counting() -> list[Scope]:
+    """Return the scopes that count for the code that asks, innermost first: those of the generators that run it first.
+
+    The nearest generator's scope is in force even if somebody who takes its rows has opened one since.
+    """
+    found: list[Scope] = []
+    frame: FrameType | None = sys._getframe(1) if _of_generators else None  # noqa: SLF001 - see above
+    while frame is not None:
+        found += [scope for scope in reversed(_of_generators.get(frame, ())) if scope.is_open_here()]
+        frame = frame.f_back
+    scope = _nearest_open(_current.get())
+    while scope is not None:
+        found.append(scope)
+        scope = _nearest_open(scope.outer())
+    return found
 
 
 def _nearest_open(scope: Scope | None) -> Scope | None:
@@ -131,12 +148,3 @@ def _generator_below(frame: FrameType | None) -> FrameType | None:
             return frame
         frame = caller
     return None
-
-
-def _runs(generator: FrameType) -> bool:
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - see above
-    while frame is not None:
-        if frame is generator:
-            return True
-        frame = frame.f_back
-    return False

@@ -144,6 +144,13 @@ class Leaks(RuleBasedStateMachine):
     def step_generator(self, number, which):
         self.act(number, lambda actor: actor.step_generator(which))
 
+    @rule(number=actor, wanted=groups, others=groups)
+    def open_scope_between_rows(self, number, wanted, others):
+        self.actors[number].do(lambda actor: actor.start_generator(wanted))
+        self.actors[number].do(lambda actor: actor.step_generator(-1))
+        self.act(number, lambda actor: actor.open_scope(others))
+        self.act(number, lambda actor: actor.step_generator(-1))
+
     @rule(number=actor)
     def drop_generator(self, number):
         self.act(number, Actor.drop_generator)

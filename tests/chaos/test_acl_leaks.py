@@ -46,6 +46,12 @@ def generators_forgotten(patch):
     patch.setattr(scope, "_generator_below", lambda _frame: None)
 
 
+def generators_overruled(patch):
+    """A scope that a reader has opened since its first row is in force for the generator that goes on."""
+    counting = scope._counting
+    patch.setattr(scope, "_counting", lambda: sorted(counting(), key=lambda each: each._generator is not None))
+
+
 def set_at_begin_alone(patch):
     """A transaction keeps the groups that it began under."""
     patch.setattr(ScopedDatabase, "follow_scope", lambda _database: None)
@@ -62,7 +68,14 @@ def single_statements_forgotten(patch):
     patch.setattr(ScopedDatabase, "_in_its_own_transaction", execute)
 
 
-BUGS = [plain_set, rollback_forgotten, generators_forgotten, set_at_begin_alone, single_statements_forgotten]
+BUGS = [
+    plain_set,
+    rollback_forgotten,
+    generators_forgotten,
+    generators_overruled,
+    set_at_begin_alone,
+    single_statements_forgotten,
+]
 
 
 @pytest.mark.parametrize("bug", BUGS)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from collectkit.scope import Scope, in_force, root_in_force, setting_in_force
+from collectkit.scope import Scope, _of_generators, in_force, root_in_force, setting_in_force
 
 
 def scope(*groups, root=False):
@@ -35,6 +35,7 @@ def groups():
 def nothing_stays_in_force():
     yield
     assert in_force() is None
+    assert not _of_generators
 
 
 def test_without_a_scope_there_is_no_group():
@@ -118,6 +119,46 @@ def test_a_generator_keeps_its_scope_to_itself_between_its_rows():
         assert next(rows) == "a"
     assert groups() == ""
     rows.close()
+
+
+def test_a_generator_has_its_own_scope_again_whatever_its_reader_has_opened_since():
+    rows = opening("a")
+
+    assert next(rows) == "a"
+    with under("b"):
+        assert next(rows) == "a"
+        assert groups() == "b"
+
+
+def test_a_generator_that_reads_another_has_its_own_scope_between():
+    def outer():
+        inner = opening("a")
+        with under("b"):
+            for seen in inner:
+                yield seen, groups()
+
+    rows = outer()
+    with under("c"):
+        assert next(rows) == ("a", "b")
+        assert groups() == "c"
+        with under("d"):
+            assert next(rows) == ("a", "b")
+
+
+def test_a_generator_has_its_own_scope_in_whatever_thread_or_context_it_goes_on():
+    def go_on(rows):
+        with under("b"):
+            return next(rows), groups()
+
+    in_a_thread, in_a_context = opening("a"), opening("a")
+    next(in_a_thread)
+    contextvars.copy_context().run(next, in_a_context)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(go_on, in_a_thread).result() == ("a", "b")
+    assert contextvars.Context().run(go_on, in_a_context) == ("a", "b")
+    in_a_thread.close()
+    in_a_context.close()
 
 
 def test_an_unfinished_generator_leaves_nothing_in_force():
