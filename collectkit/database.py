@@ -17,6 +17,7 @@ import psycopg
 from playhouse.postgres_ext import PooledPsycopg3Database, Psycopg3Database
 from psycopg.conninfo import conninfo_to_dict
 
+from collectkit import pooler
 from collectkit.errors import DatabaseUnavailable, NotConnected, NotMigrated, SettingsError
 from collectkit.scoped import ScopedDatabase
 from collectkit.settings import Settings, load_settings
@@ -43,6 +44,8 @@ class ModelDatabase(PooledPsycopg3Database, ScopedDatabase):  # type: ignore[mis
     What it executes it executes under the access groups that are in force. It counts the rows that plain Peewee
     statements wrote, so that a checkpoint knows whether it changed anything.
     """
+
+    read_only = True
 
     def begin(self, isolation_level: str | None = None) -> None:
         """Begin a transaction, on a fresh connection if the pooled one turns out to be dead: nothing was sent yet."""
@@ -124,6 +127,11 @@ class LedgerDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
             return self.run(sql, params)
         except DatabaseUnavailable:
             return self.run(sql, params)
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        connection: psycopg.Connection[Any] = super()._connect()
+        pooler.heed(connection)
+        return connection
 
     def let_go(self) -> None:
         """Drop this thread's connection, whatever its state."""

@@ -12,7 +12,7 @@ from typing import Any
 import peewee
 from playhouse.migrations import Runner
 
-from collectkit import ledger, statements
+from collectkit import ledger, pooler, statements
 from collectkit.collector import Collector
 from collectkit.crashpoints import reached
 from collectkit.database import SESSION, clock, database, ledger_db
@@ -30,6 +30,10 @@ _LOCK = 4_027_310_915
 _TRIES = 30
 # A migrate that was stopped may hold locks that all others wait for. The server ends its session after so long.
 _IDLE_LIMIT_MS = 30_000
+_POOLED = (
+    "migrate: a pooler stands between here and PostgreSQL, and would keep the lock that migrate holds for its session: "
+    "give this command a COLLECTKIT_DATABASE_URL that leads to PostgreSQL itself"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +56,8 @@ def migrate(discovered: Discovered) -> list[str]:
     )
     try:
         with db.connection_context():
+            if pooler.stands_between(db.connection()):
+                raise DatabaseUnavailable(_POOLED)
             db.execute_sql("SET lock_timeout = 0")
             db.execute_sql("SELECT pg_advisory_lock(%s)", (_LOCK,))
             db.execute_sql("SET lock_timeout = 2000")

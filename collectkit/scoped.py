@@ -15,11 +15,13 @@ import psycopg
 from playhouse.postgres_ext import Psycopg3Database
 from psycopg.pq import TransactionStatus
 
+from collectkit import pooler
 from collectkit.errors import ScopeError, UnsafeRole
 from collectkit.scope import setting_in_force
 
 SETTING: Final = "collectkit.acl"
 _SET: Final = f"SELECT set_config('{SETTING}', %s, true)"
+_READ_ONLY: Final = "set_config('transaction_read_only', 'on', true)"
 # After any other kind of statement, ROLLBACK TO SAVEPOINT above all, the setting may be another than we know.
 _KEEPS: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "SAVEPOINT", "RELEASE"})
 _ROLE: Final = "SELECT rolname, rolsuper, rolbypassrls, oid = 10 FROM pg_roles WHERE rolname = current_user"
@@ -28,12 +30,20 @@ _ROLE: Final = "SELECT rolname, rolsuper, rolbypassrls, oid = 10 FROM pg_roles W
 class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no types
     """Executes every statement under the groups of the scope: a statement outside a transaction gets one of its own.
 
+    Attributes:
+        read_only: whether its sessions are, by an option. A pooler does not pass options on, so each transaction that
+            does not say otherwise is told.
+
     Raises:
         UnsafeRole: on connecting, if the role is one that row security does not hold for.
     """
 
+    read_only = False
+
     def begin(self, isolation_level: str | None = None) -> None:
         """Begin a transaction, the scope's groups with it in the same round trip."""
+        if isolation_level is None and self._tells_read_only():
+            isolation_level = "READ COMMITTED READ ONLY"
         self._state.setting = None
         wanted = setting_in_force()
         if not wanted:
@@ -49,7 +59,7 @@ class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
     def execute_sql(self, sql: str, params: Any = None, named_cursor: Any = None) -> Any:
         """Execute one statement under the groups that are in force here and now."""
         if self._is_outside():
-            if not setting_in_force():
+            if not setting_in_force() and not self._tells_read_only():
                 self._state.setting = None
                 return super().execute_sql(sql, params, named_cursor)
             return self._in_its_own_transaction(sql, params, named_cursor)
@@ -75,10 +85,11 @@ class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
             raise ScopeError("a server-side cursor under access groups needs a transaction: open database.atomic()")
         self._state.setting = None
         connection: psycopg.Connection[Any] = self.connection()
+        told = f"{_SET}, {_READ_ONLY}" if self._tells_read_only() else _SET
         handled = sys.exception()
         try:
             with peewee.__exception_wrapper__, connection.pipeline():  # type: ignore[attr-defined]  # as above
-                connection.execute(_SET, (setting_in_force(),))
+                connection.execute(told, (setting_in_force(),))
                 return super().execute_sql(sql, params)
         except BaseException as error:
             # What an interrupt has left half sent cannot be taken back, so nobody gets this connection. psycopg may
@@ -91,11 +102,15 @@ class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
 
     def _connect(self) -> psycopg.Connection[Any]:
         connection: psycopg.Connection[Any] = super()._connect()
+        pooler.heed(connection)
         row = connection.execute(_ROLE).fetchone()
         if row is not None and (row[1] or row[2]):
             connection.close()
             raise UnsafeRole(row[0], superuser=row[1], bootstrap=row[3])
         return connection
+
+    def _tells_read_only(self) -> bool:
+        return self.read_only and pooler.stands_between(self.connection())
 
     def _is_outside(self) -> bool:
         """Tell whether no transaction is open, whoever began or ended one; a connection that died is let go."""
