@@ -1,4 +1,4 @@
-"""An actor: a thread that does with scopes, transactions and connections what a program may, beside plain Python.
+"""An actor: an opener that reads and writes, and says what each statement should have seen and done.
 
 Whatever it reads must be what its scope allows, no more and no less; whatever it writes must change what its scope
 allows, and nothing else.
@@ -6,166 +6,23 @@ allows, and nothing else.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from contextlib import suppress
+from typing import Any
 
 import peewee
-import psycopg
 from playhouse.postgres_ext import ServerSide
 
-from collectkit import Acl, acl_scope, set_user_acls
-from collectkit.acl import scope_of
-from collectkit.database import database, ledger_db, writing
+from collectkit import Acl, acl_scope
+from collectkit.database import database
 from collectkit.errors import LoadError
 from collectkit.load import Batch
+from tests.opener import BROKEN, Opener, Row, Table
 from tests.secured import Paper
 
-_BROKEN = (peewee.OperationalError, peewee.InterfaceError, psycopg.OperationalError)
 
-
-class Row(NamedTuple):
-    """A row as it should be."""
-
-    read: frozenset[str]
-    write: frozenset[str]
-    text: str = ""
-
-
-Table = dict[str, Row]
-
-
-class Counter:
-    """Counts the statements that actors send, on whatever connection."""
-
-    def __init__(self) -> None:
-        self.statements = 0
-        self._counting = threading.local()
-
-    def __enter__(self) -> Self:
-        self._execute = psycopg.Cursor.execute
-
-        def counted(cursor: Any, *arguments: Any, **options: Any) -> Any:
-            if getattr(self._counting, "on", False):
-                self.statements += 1
-            return self._execute(cursor, *arguments, **options)
-
-        psycopg.Cursor.execute = counted  # type: ignore[method-assign]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        psycopg.Cursor.execute = self._execute  # type: ignore[method-assign]
-
-    def start(self) -> None:
-        """Count the calling thread from now on."""
-        self._counting.on = True
-
-
-@dataclass
-class Level:
-    """A transaction or savepoint that is open, and what it would roll back to."""
-
-    context: AbstractContextManager[Any]
-    before: Table
-
-
-@dataclass
-class World:
-    """What all actors share: what is committed, and the counter."""
-
-    counter: Counter
-    committed: Table = field(default_factory=dict)
-
-
-class Actor:
-    """One thread and what it has open; each act runs in that thread.
-
-    Arguments:
-        writes: whether it may; one actor does, so that nobody waits for another's lock.
-    """
-
-    def __init__(self, world: World, *, writes: bool) -> None:
-        self.world = world
-        self.writes = writes
-        self._thread = ThreadPoolExecutor(1, initializer=world.counter.start)
-        # Transactions end in their order and scopes in theirs, but either may end before the other.
-        self._levels: list[Level] = []
-        self._scopes: list[frozenset[str]] = []
-        self._opened: list[AbstractContextManager[None]] = []
-        self._root: Any = None
-        self._table: Table | None = None  # in a transaction that writes: with its own changes
-        self._failed = False
-        self._loads = 0
-        self._generators: list[Iterator[Any]] = []
-
-    def do(self, act: Callable[..., None], *arguments: Any) -> None:
-        self._thread.submit(act, self, *arguments).result(timeout=60)
-
-    @property
-    def groups(self) -> frozenset[str]:
-        return self._scopes[-1] if self._scopes else frozenset()
-
-    @property
-    def in_transaction(self) -> bool:
-        return bool(self._levels)
-
-    @property
-    def table(self) -> Table:
-        return self.world.committed if self._table is None else self._table
-
-    def visible(self, under: frozenset[str]) -> dict[str, str]:
-        return {name: row.text for name, row in self.table.items() if row.read & under}
-
-    # What a program may do.
-
-    def open_scope(self, wanted: frozenset[str]) -> None:
-        context = acl_scope(wanted)
-        context.__enter__()
-        self._opened.append(context)
-        self._scopes.append(wanted)
-
-    def end_scope(self) -> None:
-        if self._opened:
-            self._scopes.pop()
-            self._opened.pop().__exit__(None, None, None)
-
-    def open_root(self, wanted: frozenset[str]) -> None:
-        if self._root is None and not self._scopes:
-            self._root = scope_of(wanted, root=True)
-            self._root.open()
-            self._scopes.append(wanted)
-
-    def change_root(self, wanted: frozenset[str]) -> None:
-        if self._root is not None:
-            set_user_acls(wanted)
-            self._scopes[0] = wanted
-
-    def close_root(self) -> None:
-        if self._root is not None and len(self._scopes) == 1:
-            self._root.close()
-            self._root = None
-            self._scopes.clear()
-
-    def open_transaction(self) -> None:
-        if not self._failed:
-            nested = self.in_transaction
-            self._attempt(lambda: self._enter(Level(database.atomic(), dict(self.table))), nested=nested)
-
-    def open_checkpoint(self) -> None:
-        if self.writes and not self.in_transaction:
-            self._enter(Level(writing("leaks", 60_000), dict(self.world.committed)))
-            self._table = dict(self.world.committed)
-
-    def end(self, *, fails: bool) -> None:
-        if self._levels:
-            level = self._levels.pop()
-            if fails or self._failed:
-                self._roll_back(level)
-            else:
-                self._attempt(lambda: level.context.__exit__(None, None, None), ending=level)
+class Actor(Opener):
+    """What a program asks of the table, each question with its answer."""
 
     def read(self, how: int) -> None:
         expected = self.visible(self.groups)
@@ -184,6 +41,27 @@ class Actor:
     def fail(self) -> None:
         with suppress(peewee.DatabaseError):
             self._ask(lambda: database.execute_sql("SELECT 1 / 0"))
+
+    def start_generator(self, wanted: frozenset[str]) -> None:
+        def rows() -> Iterator[Any]:
+            with acl_scope(wanted):
+                while True:
+                    self._scopes.append(wanted)
+                    try:
+                        self.read(0)
+                    finally:
+                        self._scopes.pop()
+                    yield
+
+        self._generators.append(rows())
+
+    def step_generator(self, number: int) -> None:
+        if self._generators:
+            next(self._generators[number % len(self._generators)], None)
+
+    def drop_generator(self) -> None:
+        if self._generators:
+            self._generators.pop(0)
 
     def change(self, name: str, text: str, *, delete: bool) -> None:
         where = Paper.name == name
@@ -259,81 +137,13 @@ class Actor:
                 assert counts.removed == len(gone)
                 self._table = {name: row for name, row in self.table.items() if name not in gone}
 
-    def start_generator(self, wanted: frozenset[str]) -> None:
-        def rows() -> Iterator[Any]:
-            with acl_scope(wanted):
-                while True:
-                    self._scopes.append(wanted)
-                    try:
-                        self.read(0)
-                    finally:
-                        self._scopes.pop()
-                    yield
-
-        self._generators.append(rows())
-
-    def step_generator(self, number: int) -> None:
-        if self._generators:
-            next(self._generators[number % len(self._generators)], None)
-
-    def drop_generator(self) -> None:
-        if self._generators:
-            self._generators.pop(0)
-
-    def be_killed(self) -> None:
-        if not database.is_closed() and not database.connection().closed:
-            pid = database.connection().info.backend_pid
-            ledger_db.run("SELECT pg_terminate_backend(%(pid)s)", {"pid": pid})
-
-    def give_connection_back(self) -> None:
-        if not self.in_transaction:
-            database.close()
-
-    def look_at_the_connection(self) -> None:
-        """Between transactions the connection itself knows no group, whoever asks it."""
-        if not self.in_transaction and not database.is_closed():
-            with suppress(psycopg.OperationalError):
-                row = database.connection().execute("SELECT current_setting('collectkit.acl', true)").fetchone()
-                assert row is None or not row[0], "a connection without a transaction has groups"
-
-    def finish(self) -> None:
-        self._generators.clear()
-        while self._levels:
-            self.end(fails=True)
-        while self._opened:
-            self.end_scope()
-        self.close_root()
-        assert not self._scopes
-        with suppress(*_BROKEN):
-            database.release()
-        database.close()
-        ledger_db.let_go()
-
-    def stop(self) -> None:
-        self.do(Actor.finish)
-        self._thread.shutdown()
-
-    # How it is kept in step with Python.
-
-    def _enter(self, level: Level) -> None:
-        level.context.__enter__()
-        self._levels.append(level)
-
-    def _ask(self, question: Callable[[], Any]) -> Any:
-        """Ask; None if the transaction has failed or the connection was found dead."""
-        try:
-            return question()
-        except (*_BROKEN, peewee.DatabaseError):
-            self._failed = self.in_transaction
-            return None
-
     def _write(self, query: Callable[[], Any], *, allowed: bool = True) -> Any:
         """Change rows and return what Peewee does; None if nothing can be written now, or row security refused it."""
         if self._failed:
             return None
         try:
             return query()
-        except (*_BROKEN, peewee.DatabaseError) as error:
+        except (*BROKEN, peewee.DatabaseError) as error:
             self._failed = self.in_transaction
             wrongly = allowed and "row-level security" in str(error)
         assert not wrongly, f"under {set(self.groups)}: refused"
@@ -347,44 +157,9 @@ class Actor:
             return load(batch)
         except LoadError:
             assert not self.groups
-        except _BROKEN:
+        except BROKEN:
             self._failed = True
         return None
-
-    def _attempt(self, act: Callable[[], Any], *, nested: bool = False, ending: Level | None = None) -> None:
-        """Open or end a transaction that may turn out to be dead."""
-        try:
-            act()
-        except (*_BROKEN, peewee.DatabaseError):
-            if ending is not None:
-                self._restore(ending)
-                self._failed = self.in_transaction
-            elif nested:
-                self._failed = True
-        else:
-            if ending is not None and not self.in_transaction:
-                if self._table is not None:
-                    self.world.committed = self._table
-                self._table = None
-
-    def _roll_back(self, level: Level) -> None:
-        error = ValueError("rolled back")
-        try:
-            level.context.__exit__(ValueError, error, None)
-        except ValueError:
-            self._failed = False
-        except (*_BROKEN, peewee.DatabaseError):
-            self._failed = self.in_transaction
-        else:
-            self._failed = False
-        self._restore(level)
-
-    def _restore(self, level: Level) -> None:
-        if self.in_transaction:
-            if self._table is not None:
-                self._table = level.before
-        else:
-            self._table, self._failed = None, False
 
     def _loaded(self, names: set[str], text: str, own: Acl, *, replaces: bool) -> tuple[Table, int]:
         mine = Row(frozenset(own.read), frozenset(own.write), text)

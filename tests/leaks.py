@@ -13,7 +13,9 @@ from hypothesis import Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from tests.actor import Actor, Counter, Row, World
+from tests.actor import Actor
+from tests.counter import Counter
+from tests.opener import Row, World
 from tests.secured import GROUPS, Archive, ident
 
 NAMES = tuple(f"paper {n}" for n in range(6))

@@ -8,7 +8,7 @@ import pytest
 
 from collectkit import scope, scoped
 from collectkit.scoped import ScopedDatabase
-from tests.actor import Counter
+from tests.counter import Counter
 from tests.integration.test_acl_leaks import archive
 from tests.leaks import search
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from collectkit import collector, cron, scoped
-from tests.actor import Counter
+from tests.counter import Counter
 from tests.leaks import search
 from tests.secured import Archive, Paper
 

@@ -15,7 +15,7 @@ from collectkit.database import database, disconnect, ledger_db
 from collectkit.discovery import describe
 from collectkit.errors import DatabaseUnavailable
 from collectkit.migrate import migrate
-from tests.actor import Counter
+from tests.counter import Counter
 from tests.leaks import search
 from tests.pgbouncer import PROGRAM, pgbouncer
 from tests.secured import Archive, Paper
@@ -28,14 +28,18 @@ pytestmark = [
 GROUPS = ("red", "green", "blue")
 
 
-@collector(periodic=cron("0 * * * *"), data_models=[Paper], acl="public", name="tests.papers")
-def papers(run):
-    with run.checkpoint(updated_until_dt=run.started_at) as batch:
-        batch.replace(Paper, [{"name": f"paper {number}"} for number in range(100)])
+@pytest.fixture
+def papers(db):
+    @collector(periodic=cron("0 * * * *"), data_models=[Paper], acl="public", name="tests.papers")
+    def declared(run):
+        with run.checkpoint(updated_until_dt=run.started_at) as batch:
+            batch.replace(Paper, [{"name": f"paper {number}"} for number in range(100)])
+
+    return declared
 
 
 @pytest.fixture
-def archive(db):
+def archive(db, papers):
     """The table, as seen without a pooler; everybody else has one between, with fewer sessions than threads."""
     db.enrol(papers)
     made = Archive(db.settings.database_url)
@@ -81,7 +85,7 @@ def test_nothing_leaks_there_either(archive):
         search(counter, archive, 1_000)
 
 
-def test_a_run_goes_through(archive):
+def test_a_run_goes_through(archive, papers):
     outcomes = [papers.run_now() for _ in range(3)]
 
     assert [(each.outcome, each.counts.inserted) for each in outcomes] == [("OK", 100), ("OK", 0), ("OK", 0)]
@@ -99,6 +103,6 @@ def test_a_write_outside_a_checkpoint_is_refused_although_no_option_arrives(arch
             Paper.delete().execute()
 
 
-def test_migrate_wants_postgresql_itself(archive):
+def test_migrate_wants_postgresql_itself(archive, papers):
     with pytest.raises(DatabaseUnavailable, match="leads to PostgreSQL itself"):
         migrate(describe([papers]))
