@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import BinaryIO, Never
@@ -12,7 +13,7 @@ from urllib.request import getproxies, proxy_bypass
 import msgspec
 import urllib3
 from urllib3 import exceptions as http
-from urllib3.util import Retry, Timeout, make_headers
+from urllib3.util import Retry, Timeout
 
 from collectkit.crashpoints import reached
 from collectkit.errors import FetchError
@@ -129,16 +130,16 @@ def download(wanted: Wanted, into: BinaryIO) -> Answer:
 def _try(wanted: Wanted, into: BinaryIO, ends: float) -> Answer:
     """Ask once, following redirects."""
     shown = redact(wanted.url)
-    target, headers = _address(wanted, wanted.url), {name.lower(): value for name, value in wanted.headers.items()}
+    address, credentials = _without_user(_address(wanted, wanted.url))
+    headers = {**credentials, **{name.lower(): value for name, value in wanted.headers.items()}}
     for _ in range(MAX_REDIRECTS + 1):
-        address, credentials = _without_user(target)
         with _pool(address.geturl()) as pool:
             try:
                 with nullcontext() if wanted.limit is None else wanted.limit.request(give_up=ends):
                     response = pool.request(
                         "GET",
                         address.geturl(),
-                        headers={**credentials, **headers},
+                        headers=headers,
                         timeout=Timeout(connect=min(CONNECT_SECONDS, _left(wanted, ends)), read=_silence(wanted, ends)),
                         retries=False,
                         redirect=False,
@@ -155,9 +156,12 @@ def _try(wanted: Wanted, into: BinaryIO, ends: float) -> Answer:
                 raise FetchError(shown, f"no turn came within {wanted.seconds:g} s under {wanted.limit}") from None
             except http.HTTPError as error:
                 _explain(error)
-        target = _address(wanted, urljoin(address.geturl(), location), from_scheme=address.scheme)
-        if _origin(target) != _origin(address):
+        before = address
+        target = _address(wanted, urljoin(before.geturl(), location), from_scheme=before.scheme)
+        address, credentials = _without_user(target)
+        if not _may_know(before, address):
             headers = {name: value for name, value in headers.items() if name in OPEN_HEADERS}
+        headers |= credentials
     raise FetchError(shown, f"redirects more than {MAX_REDIRECTS} times")
 
 
@@ -253,8 +257,11 @@ def _sleep(seconds: float) -> None:
         time.sleep(min(left, 0.2))
 
 
-def _origin(address: SplitResult) -> tuple[str, str | None, int | None]:
-    return address.scheme, address.hostname, address.port
+def _may_know(before: SplitResult, after: SplitResult) -> bool:
+    """Whether what was sent to the one may be sent to the other: it is the same, or has changed over to https."""
+    ports = {"http": 80, "https": 443}
+    old, new = ((each.scheme, each.port or ports[each.scheme]) for each in (before, after))
+    return before.hostname == after.hostname and (old == new or (old, new) == (("http", 80), ("https", 443)))
 
 
 def _without_user(address: SplitResult) -> tuple[SplitResult, Mapping[str, str]]:
@@ -262,7 +269,8 @@ def _without_user(address: SplitResult) -> tuple[SplitResult, Mapping[str, str]]
     user, at, host = address.netloc.rpartition("@")
     if not at:
         return address, {}
-    return address._replace(netloc=host), make_headers(basic_auth=unquote(user))
+    # By hand, for urllib3 writes it in Latin-1, which not every password fits.
+    return address._replace(netloc=host), {"authorization": f"Basic {b64encode(unquote(user).encode()).decode()}"}
 
 
 def _pool(url: str) -> urllib3.PoolManager:

@@ -66,8 +66,8 @@ class Batch:
                 place of a row may stand a ``Rejected``. Or a Peewee query, whose columns are named as the fields: then
                 the rows are made where they are needed, and none leaves the server.
             key: the field or fields that tell rows apart; the primary key if not given. It needs a unique index.
-            max_rejected: the largest part of all records that may be rejected, 0 to 1. A single one is never too many,
-                unless this is 0.
+            max_rejected: the largest part of all records that may be rejected, 0 to 1. Unless it is 0, a few are never
+                too many: a single one, and up to five if at least as many others can be read.
 
         Returns:
             What was done to how many rows.
@@ -100,7 +100,7 @@ class Batch:
             key: as in ``upsert``.
             max_shrink: the largest part of the live rows that may go at once, 0 to 1. A cut-off download looks like a
                 source that has dropped most of its rows.
-            max_rejected: as in ``upsert``.
+            max_rejected: as in ``upsert``, but here a few are a single one: these are all records that there are.
             within: the part of the table that the rows are all of, as values of its fields: ``{"ecosystem": "PyPI"}``.
                 Rows of other parts are not missed, and do not weigh in ``max_shrink``.
 
@@ -157,7 +157,7 @@ class Batch:
         into = target(self._connection, model, key)
         check_scope(model, into)
         part = into.part("t", within)
-        rejections = Rejections(into.name, max_rejected)
+        rejections = Rejections(into.name, max_rejected, update=max_shrink is None)
         database.follow_scope()
         if isinstance(rows, peewee.BaseQuery):
             staged = stage_query(self._connection, into, self._loads, rows)

@@ -15,6 +15,7 @@ from collectkit.errors import TooManyRejected
 # From here on a load is given up as soon as the share is passed, so that a feed of poison does not fill the memory.
 _MANY = 10_000
 _LONGEST_REASON = 500
+_FEW = 5
 # Seen again, a record keeps the time at which it was seen first.
 _WRITE = """
 INSERT INTO collectkit.rejected AS r (collector, digest, reason)
@@ -58,17 +59,20 @@ class Rejections:
 
     Arguments:
         table: where the rows go, for messages.
-        share: the largest part of all records that may be rejected, 0 to 1; a single one is never too many, unless the
-            share is 0.
+        share: the largest part of all records that may be rejected, 0 to 1. Unless it is 0, a single one is never too
+            many.
+        update: whether the records are those of an update, and not all that there are. The share says nothing about
+            ten of them, so up to five are not too many either, if at least half of the records can be read.
 
     Attributes:
         count: how many there are so far.
         keys: of those whose key could be told.
     """
 
-    def __init__(self, table: str, share: float) -> None:
+    def __init__(self, table: str, share: float, *, update: bool) -> None:
         self._table = table
         self._share = share
+        self._few = _FEW if update else 1
         self._used = 0
         self._reasons: dict[str, str] = {}
         self.count = 0
@@ -90,7 +94,8 @@ class Rejections:
             TooManyRejected: they are more than may be lost.
         """
         records = self.count + self._used
-        if self.count > self._share * records and (self.count > 1 or not self._share):
+        few = max(1, min(self._few, records // 2)) if self._share else 0
+        if self.count > max(self._share * records, few):
             raise TooManyRejected(self._table, self.count, records, self._share, next(iter(self._reasons.values())))
 
     def write(self, connection: psycopg.Connection[Any], collector: str) -> None:

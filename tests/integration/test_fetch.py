@@ -9,13 +9,14 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
 from urllib3.util import Retry
 
 from collectkit.body import Download
-from collectkit.download import PATIENCE, Wanted, _address, redact
+from collectkit.download import PATIENCE, Wanted, _address, _may_know, redact
 from collectkit.errors import FetchError
 from collectkit.fetch import META_KEY, contradicts, fetch, meta_of
 from collectkit.ratelimit import RateLimit
@@ -386,6 +387,13 @@ class TestSecrets:
         assert source.requests[0].headers["authorization"] == "Basic dXNlcjpwQHNz"
         assert source.requests[0].target == FEED
 
+    def test_a_password_may_hold_any_character(self, source):
+        url = source.answer(FEED, Answer(body=BODY)).replace("http://", "http://user:%E2%82%AC@")
+
+        get(url)
+
+        assert source.requests[0].headers["authorization"] == "Basic dXNlcjrigqw="
+
 
 class TestRetries:
     @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
@@ -597,9 +605,32 @@ class TestRedirects:
         source.answer("/new", Answer(body=BODY))
         url = source.answer(FEED, Answer.redirect("/new"))
 
-        get(url, headers={"apiKey": "k"})
+        get(url.replace("http://", "http://user:pa55@"), headers={"apiKey": "k"})
 
         assert source.requests[1].headers["apikey"] == "k"
+        assert source.requests[1].headers["authorization"] == source.requests[0].headers["authorization"]
+
+    def test_a_user_that_a_redirect_names_takes_the_place_of_the_one_before(self, source):
+        source.answer("/new", Answer(body=BODY))
+        url = source.answer(FEED, Answer.redirect(f"{source.base}/new".replace("http://", "http://other:pw@")))
+
+        get(url.replace("http://", "http://user:pa55@"))
+
+        assert source.requests[1].headers["authorization"] == "Basic b3RoZXI6cHc="
+
+    @pytest.mark.parametrize(
+        ("before", "after", "may"),
+        [
+            ("http://a/", "http://a:80/x", True),
+            ("http://a/", "https://a/", True),
+            ("http://a:8080/", "https://a/", False),
+            ("https://a/", "https://a:8443/", False),
+            ("https://a/", "http://a/", False),
+            ("https://a/", "https://b/", False),
+        ],
+    )
+    def test_what_one_address_was_sent_the_same_one_may_know_and_the_one_that_is_safer(self, before, after, may):
+        assert _may_know(urlsplit(before), urlsplit(after)) is may
 
     def test_a_redirect_without_a_target_is_refused(self, source):
         url = source.answer(FEED, Answer(status=302))
