@@ -18,7 +18,7 @@ from collectkit.groups import Acl
 from collectkit.load import Batch
 from collectkit.models import AclModel, Model
 from collectkit.ratelimit import RateLimit
-from collectkit.records import decode_each
+from collectkit.records import decode_each, decode_files
 from collectkit.rejection import Rejected
 from collectkit.run import Run
 from collectkit.schedule import CronSpec, cron
@@ -57,6 +57,7 @@ __all__ = [
     "connect",
     "cron",
     "decode_each",
+    "decode_files",
     "disconnect",
     "fetch",
     "fetch_git",

@@ -12,8 +12,8 @@ _LARGEST = 16 << 20
 _BROKEN = (BadZipFile, EOFError, OSError, RuntimeError, UnicodeDecodeError, zlib.error)
 
 
-def read_members(archive: Path, suffix: str, max_bytes: int) -> Iterator[bytes]:
-    """Yield the content of each file whose name ends in ``suffix``, in the order of the archive.
+def read_members(archive: Path, suffix: str, max_bytes: int) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of each file whose name ends in ``suffix``, in the order of the archive.
 
     The sizes are judged as the archive announces them, before anything is unpacked, and no file unpacks to more than it
     announced.
@@ -30,6 +30,6 @@ def read_members(archive: Path, suffix: str, max_bytes: int) -> Iterator[bytes]:
             if any(each.file_size > _LARGEST for each in members):
                 raise ValueError(f"holds a file of more than {_LARGEST:,} bytes")
             for each in members:
-                yield opened.read(each)
+                yield each.filename, opened.read(each)
     except _BROKEN as error:
         raise ValueError(f"sent a ZIP archive that is broken: {error}") from None

@@ -11,6 +11,7 @@ import msgspec
 from collectkit.archive import read_members
 from collectkit.csv_records import read_csv, read_csv_texts
 from collectkit.errors import FetchError
+from collectkit.records import reason_of, without_halves
 from collectkit.rejection import Rejected
 
 MIB = 1 << 20
@@ -58,15 +59,15 @@ class Download(msgspec.Struct, frozen=True, kw_only=True):
         """
         body = self.path.read_bytes()
         try:
-            return msgspec.json.decode(body, type=type)
+            return msgspec.json.decode(without_halves(body), type=type)
         except msgspec.ValidationError as error:
             raise self.refused(f"does not have the form that is known: {error}") from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             begin = body[:24].decode(errors="replace")
-            raise self.refused(f"is not JSON, it begins with {begin!r}: {error}") from None
+            raise self.refused(f"is not JSON, it begins with {begin!r}: {reason_of(error)}") from None
 
-    def members(self, suffix: str) -> Iterator[bytes]:
-        """Read a ZIP archive: the content of each file whose name ends in ``suffix``, one at a time as asked for.
+    def members(self, suffix: str) -> Iterator[tuple[str, bytes]]:
+        """Read a ZIP archive: name and content of each file whose name ends in ``suffix``, one at a time as asked for.
 
         Raises:
             FetchError: it is no archive or a broken one, or unpacks to more than the limit of the fetch.

@@ -29,9 +29,11 @@ def read_csv(file: Path, type: type[Any], key: str | None, comment: str | None) 
         TypeError: ``type`` has no field ``key``.
     """
     with _opened(file, type, key, comment) as records:
+        row: list[str] = []
         for row in records.rows:
             if row:
                 yield records.decode(row)
+        records.check_end(row)
 
 
 def read_csv_texts(
@@ -46,23 +48,28 @@ def read_csv_texts(
         ValueError: as in ``read_csv``.
     """
     with _opened(file, type, key, comment) as records:
+        last: list[str] = []
         while block := list(islice(records.rows, _BLOCK)):
+            last = block[-1]
             if records.fit(block):
                 yield from block
             else:
                 for row in filter(None, block):
                     decoded = records.decode(row)
                     yield decoded if isinstance(decoded, Rejected) else records.pick(row)
+        records.check_end(last)
 
 
 @contextmanager
 def _opened(file: Path, type: type[Any], key: str | None, comment: str | None) -> Iterator[_Records]:  # noqa: A002 - as above
+    holds_nul, end = False, b""
     with file.open("rb") as plain:
-        holds_nul = any(b"\0" in piece for piece in iter(partial(plain.read, _PIECE), b""))
+        for end in iter(partial(plain.read, _PIECE), b""):
+            holds_nul = holds_nul or b"\0" in end
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
         below = lines if comment is None else dropwhile(lambda line: line.startswith(comment), lines)
         try:
-            yield _Records(below, type, key, holds_nul=holds_nul)
+            yield _Records(below, type, key, holds_nul=holds_nul, is_ended=end.endswith((b"\n", b"\r")))
         except csv.Error as error:
             raise ValueError(f"sent CSV that cannot be read: {error}") from None
 
@@ -74,11 +81,20 @@ class _Records:
         rows: the texts of each record, in the order of the header.
     """
 
-    def __init__(self, lines: Iterable[str], type: type[Any], key: str | None, *, holds_nul: bool) -> None:  # noqa: A002 - as above
+    def __init__(
+        self,
+        lines: Iterable[str],
+        type: type[Any],  # noqa: A002 - as above
+        key: str | None,
+        *,
+        holds_nul: bool,
+        is_ended: bool,
+    ) -> None:
         fields = msgspec.structs.fields(type)
         self.rows = csv.reader(lines)
         self._type = type
         self._holds_nul = holds_nul
+        self._is_ended = is_ended
         self._header = [name.strip() for name in next(self.rows, ())]
         names = [f.encode_name for f in fields]
         self._places = {name: self._header.index(name) for name in names if name in self._header}
@@ -118,6 +134,16 @@ class _Records:
             except msgspec.ValidationError as error:
                 fault = str(error)
         return Rejected(_as_line(row), fault, self._key_of(row))
+
+    def check_end(self, last: list[str]) -> None:
+        """Return if the last record of the file is whole.
+
+        Raises:
+            ValueError: it cannot be read, and the file breaks off in it: in its line, or within a quotation.
+        """
+        breaks_off = last and (not self._is_ended or last[-1].endswith(("\n", "\r")))
+        if breaks_off and isinstance(self.decode(last), Rejected):
+            raise ValueError(f"breaks off in the middle of a record, {len(last)} fields into it")
 
     def _key_of(self, row: Sequence[str]) -> object:
         place, kind = self._key

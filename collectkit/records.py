@@ -7,12 +7,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import structs
 
 from collectkit.rejection import Rejected
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 # An even number of backslashes before it: after an odd one it is the text of these six characters.
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+# Any escape; in the group is one for half a surrogate pair whose other half is missing.
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u([dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
 
 T = TypeVar("T")
 
@@ -40,20 +46,61 @@ def decode_each(
         key: the field that is the row's key, ``cve_id``, or within other fields, ``cve.id``, as ``type`` names them. It
             is looked for in a record that is otherwise broken, so that ``replace`` knows which row to leave alone.
     """
+    return map(_reading(type, key_finder(type, key)), map(bytes, records))
+
+
+def decode_files(
+    files: Iterable[tuple[str, bytes | msgspec.Raw]],
+    type: type[T],  # noqa: A002 - as in msgspec
+    *,
+    key: Callable[[str], object],
+) -> Iterator[tuple[str, bytes, T | Rejected]]:
+    """Decode JSON files as ``decode_each`` does records; each comes out with its name and content.
+
+    Arguments:
+        files: name and content, as ``Download.members`` and ``Repository.files`` give them.
+        type: a msgspec Struct.
+        key: what makes the row's key of a file's name, so that it is known however broken the file is.
+    """
+    read = _reading(type, lambda _: None)
+    for name, content in files:
+        body = bytes(content)
+        row = read(body)
+        yield name, body, structs.replace(row, key=key(name)) if isinstance(row, Rejected) else row
+
+
+def without_halves(document: bytes) -> bytes:
+    r"""Return JSON that can be taken apart in spite of escaped halves of surrogate pairs, such as a lone ``\ud800``.
+
+    They stand as the bytes then that they would be, which are no UTF-8: so the record is rejected that holds one, and
+    not the document.
+    """
+
+    def bare(escape: re.Match[bytes]) -> bytes:
+        half = escape[1]
+        return chr(int(half, 16)).encode(errors="surrogatepass") if half else escape[0]
+
+    return _ESCAPE.sub(bare, document) if _SURROGATE.search(document) else document
+
+
+def _reading(type: type[T], find_key: Callable[[bytes], object]) -> Callable[[bytes], T | Rejected]:  # noqa: A002 - as above
     decoder = msgspec.json.Decoder(type)
-    find_key = key_finder(type, key)
-    for record in records:
+
+    def read(record: bytes) -> T | Rejected:
         try:
             row = decoder.decode(record)
-            if b"u0000" in bytes(record) and _ESCAPED_NUL.search(record):
+            if not record.isascii():
+                record.decode()  # the decoder does not look at what it passes over, nor at what it leaves as it is
+            if b"u0000" in record and _ESCAPED_NUL.search(record):
                 raise msgspec.DecodeError("holds a NUL character, which PostgreSQL cannot store")
         except _UNREADABLE as error:
-            yield Rejected(bytes(record), reason_of(error), find_key(record))
-        else:
-            yield row
+            return Rejected(record, reason_of(error), find_key(record))
+        return row
+
+    return read
 
 
-def key_finder(type: type[Any], path: str | None) -> Callable[[bytes | msgspec.Raw], object]:  # noqa: A002 - as above
+def key_finder(type: type[Any], path: str | None) -> Callable[[bytes], object]:  # noqa: A002 - as above
     """Return what finds the value at ``path`` in a record, and nothing else; None where it cannot be read.
 
     Raises:
@@ -64,9 +111,9 @@ def key_finder(type: type[Any], path: str | None) -> Callable[[bytes | msgspec.R
     names = path.split(".")
     decoder = msgspec.json.Decoder(_only(type, names))
 
-    def find(record: bytes | msgspec.Raw) -> object:
+    def find(record: bytes) -> object:
         try:
-            found: object = decoder.decode(record)
+            found: object = decoder.decode(without_halves(record))
         except _UNREADABLE:
             return None
         for name in names:

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct, field, structs
+from msgspec import Meta, Struct, field
 
-from collectkit import Rejected, Repository, decode_each
+from collectkit import Rejected, Repository, decode_files
 
 URL = "https://github.com/CVEProject/cvelistV5.git"
 RECORD = r"(?:^|/)CVE-[0-9]{4}-[0-9]{4,19}\.json$"
@@ -48,6 +48,10 @@ class Metadata(Struct, frozen=True, kw_only=True, rename="camel"):
     date_published: datetime | None = None
     date_updated: datetime | None = None
 
+    def __post_init__(self) -> None:
+        if not all(1 < moment.year < 9999 for moment in (self.date_published, self.date_updated) if moment):
+            raise ValueError("a time lies beyond those that can be kept")
+
 
 class Record(Struct, frozen=True, rename="camel"):
     """One file, as much of it as the table keeps."""
@@ -76,17 +80,9 @@ def cve_id(path: str) -> str:
 
 def read_records(files: Iterable[tuple[str, bytes]]) -> Iterator[Cve | Rejected]:
     """Yield a row for each file, or a ``Rejected`` for one that cannot be read or does not hold what its name says."""
-    current = ("", b"")
-
-    def bodies() -> Iterator[bytes]:
-        nonlocal current
-        for current in files:
-            yield current[1]
-
-    for record in decode_each(bodies(), Record):
-        path, body = current
+    for path, body, record in decode_files(files, Record, key=cve_id):
         if isinstance(record, Rejected):
-            yield structs.replace(record, key=cve_id(path))
+            yield record
         elif record.metadata.cve_id != cve_id(path):
             yield Rejected(body, "holds another CVE than its name says", cve_id(path))
         else:

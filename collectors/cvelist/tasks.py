@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from collectkit import CollectorSettings, Run, collector, cron, fetch_git
+from collectkit import CollectorSettings, FetchError, Run, collector, cron, fetch_git
 from collectors.cvelist.models import Cvelist
 from collectors.cvelist.source import RECORD, URL, read_records, vanished
 
@@ -41,6 +41,8 @@ def cvelist_collector(run: Run) -> str:
         if repository.unchanged:
             run.store(updated_until_dt=run.started_at)
             return "unchanged"
+        if repository.committed_at > run.started_at + timedelta(days=1):
+            raise FetchError(repository.url, f"has a commit of {repository.committed_at:%Y-%m-%d}, which is to come")
         seen = run.meta_attr.get("committed_at")
         if seen is not None and repository.committed_at < datetime.fromisoformat(seen):
             run.log.warning("commit of %s is older than the one of %s, passed over", repository.committed_at, seen)

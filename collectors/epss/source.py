@@ -14,7 +14,10 @@ URL = "https://epss.empiricalsecurity.com/epss_scores-current.csv.gz"
 MAX_BYTES = 16 << 20
 """A body of more is no file of scores: it has 2.5 MB, and grows by a tenth a year."""
 
-_Share = Annotated[float, Meta(ge=0, le=1)]
+# From 0 to 1, and no more digits than any source writes and PostgreSQL takes.
+_Share = Annotated[
+    str, Meta(pattern=r"^(?:0(?:\.[0-9]{1,30})?|1(?:\.0{1,30})?|[0-9](?:\.[0-9]{1,30})?[eE]-0?[1-9][0-9]?)\Z")
+]
 
 
 class Score(Struct, frozen=True):
@@ -44,7 +47,7 @@ def read_version(feed: Download) -> Version:
         comment = lines.readline(200).strip()
     told = dict(part.partition(":")[::2] for part in comment.removeprefix("#").split(","))
     model, date = told.get("model_version", "").strip(), told.get("score_date", "").strip()
-    if not comment.startswith("#") or not model or not date:
+    if not (comment.startswith("#") and comment.isprintable() and model and date):
         raise feed.refused(f"does not begin with model_version and score_date, but with {comment[:40]!r}")
     try:
         version = Version(model, datetime.fromisoformat(date))

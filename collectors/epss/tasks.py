@@ -39,6 +39,8 @@ def epss_collector(run: Run) -> str:
             run.store(updated_until_dt=run.started_at, meta_attr=feed.meta)
             return "unchanged"
         version = read_version(feed)
+        if version.date > run.started_at + timedelta(days=1):
+            raise feed.refused(f"has scores of {version.date:%Y-%m-%d}, which is to come")
         seen_model, seen_date = run.meta_attr.get("model_version"), run.meta_attr.get("score_date")
         if seen_date is not None and version.date < datetime.fromisoformat(seen_date):
             run.log.warning("scores of %s are older than those of %s, passed over", version.date, seen_date)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from collectkit import CollectorSettings, Run, collector, cron, fetch
 from collectors.kev.models import Kev
-from collectors.kev.source import URL, read_catalog
+from collectors.kev.source import MAX_BYTES, URL, read_catalog
 
 
 class KevSettings(CollectorSettings, frozen=True, kw_only=True):
@@ -34,18 +34,18 @@ def kev_collector(run: Run) -> str:
     watermark stays: nobody has seen the news, so the data are not fresher than before. Should the publisher really have
     gone back, freshness runs out, and after ``collectkit rewind`` the older one is taken.
     """
-    with fetch(run, settings.url) as feed:
+    with fetch(run, settings.url, max_bytes=MAX_BYTES) as feed:
         if feed.unchanged:
             run.store(updated_until_dt=run.started_at, meta_attr=feed.meta)
             return "unchanged"
         catalog = read_catalog(feed)
+        if catalog.date_released > run.started_at + timedelta(days=1):
+            raise feed.refused(f"says that it was released on {catalog.date_released:%Y-%m-%d}, which is to come")
         seen = run.meta_attr.get("date_released")
         if seen is not None and catalog.date_released < datetime.fromisoformat(seen):
             run.log.warning("catalogue of %s is older than the one of %s, passed over", catalog.date_released, seen)
             return f"passed over: catalogue {catalog.catalog_version} is older than {run.meta_attr['catalog_version']}"
-        if repeated := catalog.repeated():
-            run.log.warning("listed more than once, the last entry is taken: %s", ", ".join(repeated))
         cursor = {"catalog_version": catalog.catalog_version, "date_released": catalog.date_released.isoformat()}
         with run.checkpoint(updated_until_dt=run.started_at, meta_attr={**cursor, **feed.meta}) as batch:
-            counts = batch.replace(Kev, catalog.vulnerabilities, max_shrink=0.05)
+            counts = batch.replace(Kev, catalog.entries(), max_shrink=0.05)
     return f"catalogue {catalog.catalog_version}: {counts}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -16,14 +15,17 @@ from collectkit import Download, Rejected, Window, decode_each
 URL = "https://services.nvd.nist.gov/rest/json/cves/2.0"
 LONGEST = timedelta(days=120)
 """The longest window that NVD answers."""
+MAX_BYTES = 64 << 20
+"""A body of more is no page: 2,000 records have some 10 MB."""
 _MOST = 2000
+_Score = Annotated[float, Meta(ge=0, le=10)]
 
 
 class Page(Struct, frozen=True, kw_only=True, rename="camel"):
     """One answer; the server may give fewer records than were asked for."""
 
     start_index: int
-    total_results: int
+    total_results: Annotated[int, Meta(ge=0)]
     timestamp: datetime
     vulnerabilities: tuple[Raw, ...]
 
@@ -34,12 +36,8 @@ class Page(Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class _Data(Struct, frozen=True, rename="camel"):
-    base_score: Decimal
+    base_score: _Score
     vector_string: str
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.base_score <= 10:
-            raise ValueError("a CVSS score lies between 0 and 10")
 
 
 class _Metric(Struct, frozen=True, rename="camel"):
@@ -66,13 +64,17 @@ class _Weakness(Struct, frozen=True):
 
 
 class _Cve(Struct, frozen=True, kw_only=True, rename="camel"):
-    id: Annotated[str, Meta(pattern="^CVE-[0-9]{4}-[0-9]{4,19}$")]
+    id: Annotated[str, Meta(pattern=r"^CVE-[0-9]{4}-[0-9]{4,19}\Z")]
     vuln_status: str
     published: datetime
     last_modified: datetime
     descriptions: tuple[_Text, ...] = ()
     metrics: _Metrics = _Metrics()
     weaknesses: tuple[_Weakness, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not all(1 < moment.year < 9999 for moment in (self.published, self.last_modified)):
+            raise ValueError("a time lies beyond those that can be kept")
 
 
 class _Record(Struct, frozen=True):
@@ -87,13 +89,13 @@ class Row(Struct, frozen=True, kw_only=True):
     published: datetime
     last_modified: datetime
     description: str
-    cvss_v2_score: Decimal | None
+    cvss_v2_score: float | None
     cvss_v2_vector: str | None
-    cvss_v30_score: Decimal | None
+    cvss_v30_score: float | None
     cvss_v30_vector: str | None
-    cvss_v31_score: Decimal | None
+    cvss_v31_score: float | None
     cvss_v31_vector: str | None
-    cvss_v40_score: Decimal | None
+    cvss_v40_score: float | None
     cvss_v40_vector: str | None
     weaknesses: list[str]
 
@@ -114,6 +116,8 @@ def read_page(feed: Download, start: int) -> Page:
         FetchError: it is no page, or another one.
     """
     page = feed.json(Page)
+    if page.timestamp.year < 2000:
+        raise feed.refused(f"says that it is the year {page.timestamp.year}")
     if page.start_index != start:
         raise feed.refused(f"answers from record {page.start_index:,} on where {start:,} was asked for")
     return page
@@ -150,10 +154,10 @@ def _row(cve: _Cve) -> Row:
     )
 
 
-def _chosen(metrics: tuple[_Metric, ...]) -> tuple[Decimal | None, str | None]:
+def _chosen(metrics: tuple[_Metric, ...]) -> tuple[float | None, str | None]:
     """Return score and vector of NVD's own assessment, else of the gravest: their order means nothing."""
 
-    def weight(metric: _Metric) -> tuple[bool, Decimal, str]:
+    def weight(metric: _Metric) -> tuple[bool, float, str]:
         return metric.type == "Primary", metric.cvss_data.base_score, metric.cvss_data.vector_string
 
     return msgspec.structs.astuple(max(metrics, key=weight).cvss_data) if metrics else (None, None)

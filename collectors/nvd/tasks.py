@@ -9,7 +9,7 @@ import msgspec
 
 from collectkit import CollectorSettings, RateLimit, Rejected, Run, Window, collector, cron, fetch
 from collectors.nvd.models import Nvd
-from collectors.nvd.source import LONGEST, URL, Page, Row, address, read_page, read_rows, utc
+from collectors.nvd.source import LONGEST, MAX_BYTES, URL, Page, Row, address, read_page, read_rows, utc
 
 OVERLAP = timedelta(days=1)
 
@@ -90,7 +90,8 @@ def _page_through(run: Run, place: Place) -> bool:
     headers = {"apiKey": settings.api_key} if settings.api_key else {}
     unread: Place | None = place
     while unread is not None:
-        with fetch(run, address(settings.url, unread.start, unread.window), headers=headers, limit=LIMIT) as feed:
+        url = address(settings.url, unread.start, unread.window)
+        with fetch(run, url, headers=headers, limit=LIMIT, max_bytes=MAX_BYTES) as feed:
             page = read_page(feed, unread.start)
         if page.total_results == 0 and unread.total is None:
             if unread.window is None:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Struct
 
-from collectkit import Download, Rejected, decode_each
+from collectkit import Download, Rejected, decode_files
 
 URL = "https://osv-vulnerabilities.storage.googleapis.com"
 
-_Id = Annotated[str, Meta(min_length=1)]
+_Id = Annotated[str, Meta(min_length=1, max_length=500)]
 _Moment = Annotated[datetime, Meta(tz=True)]
-_NOTHING = Raw(b"[]")
+_Objects = tuple[dict[str, Any], ...]
+_MAY_BE_POISON = 0.01
 
 
 class Index(Struct, frozen=True):
@@ -24,10 +25,9 @@ class Index(Struct, frozen=True):
 
     entries: tuple[tuple[datetime | None, str], ...]
 
-    @property
-    def newest(self) -> datetime | None:
-        """The last time of all, None if there is none."""
-        return max((modified for modified, _ in self.entries if modified), default=None)
+    def newest(self, until: datetime) -> datetime | None:
+        """Return the last time of all that are not to come, None if there is none."""
+        return max((modified for modified, _ in self.entries if modified and modified <= until), default=None)
 
     def since(self, moment: datetime) -> list[str]:
         """Return the records that may have changed since then: those of that very moment, and the undated, too."""
@@ -47,17 +47,19 @@ class _Record(Struct, frozen=True, kw_only=True):
     modified: _Moment
     published: _Moment | None = None
     withdrawn: _Moment | None = None
-    aliases: tuple[str, ...] | None = None
+    aliases: tuple[_Id, ...] | None = None
     summary: str | None = None
-    severity: Raw = _NOTHING
-    affected: Raw = _NOTHING
+    severity: _Objects | None = None
+    affected: _Objects | None = None
 
     def __post_init__(self) -> None:
         self.ecosystems()  # what is not of this form is rejected with the record
+        if any(moment.year == 9999 for moment in (self.modified, self.published, self.withdrawn) if moment):
+            raise ValueError("a time lies beyond those that can be kept")
 
     def ecosystems(self) -> list[str]:
         """Return where the affected packages are at home, without the release behind a colon."""
-        affected = msgspec.json.decode(self.affected, type=tuple[_Affected, ...] | None) or ()
+        affected = msgspec.convert(self.affected or (), tuple[_Affected, ...])
         return [each.package.ecosystem.partition(":")[0] for each in affected if each.package]
 
 
@@ -71,8 +73,8 @@ class Row(Struct, frozen=True, kw_only=True):
     withdrawn: datetime | None
     aliases: tuple[str, ...]
     summary: str
-    severity: Raw
-    affected: Raw
+    severity: _Objects
+    affected: _Objects
 
 
 def index_url(root: str, ecosystem: str) -> str:
@@ -93,50 +95,65 @@ def record_url(root: str, ecosystem: str, record: str) -> str:
 def read_index(feed: Download) -> Index:
     """Decode an index: a line for each record, the time it was modified and its id.
 
+    A line in a hundred may be none; should it tell a record's change, the archive does so too.
+
     Raises:
-        FetchError: it lists nothing, or a line is none.
+        FetchError: it lists nothing, or has too many lines that are none.
     """
-    entries = []
+    entries, poison, number = [], [], 0
     with feed.open() as lines:
         for number, line in enumerate(lines, 1):
             modified, _, record = line.decode(errors="replace").strip().partition(",")
             try:
                 moment, each = msgspec.convert((modified, record), tuple[_Moment, _Id])
             except msgspec.ValidationError as error:
-                raise feed.refused(f"line {number} is no time and id: {error}") from None
+                poison.append(f"line {number} is no time and id: {error}")
+                continue
             entries.append((_known(moment), each))
+    if len(poison) > _MAY_BE_POISON * number:
+        raise feed.refused(poison[0])
     if not entries:
         raise feed.refused("lists no records at all")
     return Index(tuple(entries))
 
 
-def read_rows(records: Iterable[bytes], ecosystem: str, ecosystems: Collection[str]) -> Iterator[Row | Rejected]:
-    """Decode records, each by itself.
+def read_rows(
+    files: Iterable[tuple[str, bytes]],
+    ecosystem: str,
+    ecosystems: Collection[str],
+    held: Mapping[str, datetime],
+) -> Iterator[Row | Rejected]:
+    """Decode records, each by itself, out of files that are named by their ids.
 
     A record may affect packages of several ecosystems, and is then listed in each. Its row says the first of them that
     is one of ``ecosystems``, so that it says the same whichever list it came from; ``ecosystem`` if there is none.
+
+    One that was modified before the row that is ``held`` is rejected: it comes from a stale cache, and the row stays.
     """
-    for record in decode_each(records, _Record, key="id"):
+    for _, body, record in decode_files(files, _Record, key=lambda name: name.rpartition("/")[2].removesuffix(".json")):
         if isinstance(record, Rejected):
             yield record
-            continue
-        yield Row(
-            id=record.id,
-            ecosystem=next((each for each in record.ecosystems() if each in ecosystems), ecosystem),
-            modified=_known(record.modified),
-            published=_known(record.published),
-            withdrawn=record.withdrawn,
-            aliases=record.aliases or (),
-            summary=record.summary or "",
-            severity=_list(record.severity),
-            affected=_list(record.affected),
-        )
+        elif record.id in held and record.modified < held[record.id]:
+            yield Rejected(body, "is older than the row that is in", record.id)
+        else:
+            home = next((each for each in record.ecosystems() if each in ecosystems), ecosystem)
+            yield _row(record, home)
+
+
+def _row(record: _Record, ecosystem: str) -> Row:
+    return Row(
+        id=record.id,
+        ecosystem=ecosystem,
+        modified=_known(record.modified),
+        published=_known(record.published),
+        withdrawn=record.withdrawn,
+        aliases=record.aliases or (),
+        summary=record.summary or "",
+        severity=record.severity or (),
+        affected=record.affected or (),
+    )
 
 
 def _known(moment: datetime | None) -> datetime | None:
     """Return the moment unless it is Go's zero time, which says that nobody has filled it in."""
     return None if moment is None or moment.year == 1 else moment
-
-
-def _list(raw: Raw) -> Raw:
-    return _NOTHING if bytes(raw) == b"null" else raw

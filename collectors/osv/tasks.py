@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
@@ -17,8 +17,10 @@ OVERLAP = timedelta(days=1)
 RECONCILED_EACH = timedelta(days=7)
 MANY = 200
 """More records than this are had sooner from the archive."""
+MAX_BYTES = 64 << 20
+"""An index of more is none, nor is a record: npm's has some 10 MB."""
 LARGEST = 512 << 20
-"""Bytes of an archive; that of npm, the largest, has about half of it."""
+"""Of an archive; that of npm, the largest, has about half of it."""
 
 
 class OsvSettings(CollectorSettings, frozen=True, kw_only=True):
@@ -36,7 +38,7 @@ class Listed(Struct, frozen=True, kw_only=True):
 
     Attributes:
         changed: the records that may have changed since the cursor; none without one.
-        newest: the next cursor; None if nothing is dated, or if there is no index.
+        newest: the next cursor; None if nothing is dated, or if there is no index. A date to come does not count.
         feeds: what its validators are in.
         unchanged: whether it is the one that is in.
     """
@@ -63,27 +65,34 @@ def osv_collector(run: Run) -> str:
     one date, and some are dated late. Where the index dates nothing (Go's publishers write the year 1), no record can
     be seen to change, so the archive is asked for each time; most times it is the same. So it is where there is no
     index, where a listed record is missing, and where many have changed.
+
+    An index that ends before the cursor comes from a stale cache. It is passed over, and the watermark stays, until the
+    archive is due: that the newest record was deleted looks the same.
     """
     cursor, reconciled = _moment(run, "modified"), _moment(run, "reconciled")
     is_due = cursor is None or reconciled is None or run.started_at - reconciled >= RECONCILED_EACH
     listed = _ask_index(run, cursor, conditional=not is_due)
     if listed.unchanged:
-        run.store(updated_until_dt=run.started_at, meta_attr=_meta(run, listed))
+        run.store(updated_until_dt=run.started_at, meta_attr=_meta(listed))
         return "unchanged"
+    if cursor is not None and listed.newest is not None and listed.newest < cursor and not is_due:
+        run.log.warning("index of %s is older than the one of %s, passed over", listed.newest, cursor)
+        return f"passed over: the index ends on {listed.newest.isoformat()}, before the one that is in"
     are_many = len(listed.changed) > MANY
     records, missing = ([], []) if are_many else _fetch_records(run, listed.changed)
     if missing:
         run.log.warning("listed but not there, so the archive is read: %s", ", ".join(missing))
     if is_due or listed.newest is None or are_many or missing:
         return _read_archive(run, listed, records)
-    with run.checkpoint(updated_until_dt=run.started_at, meta_attr=_meta(run, listed)) as batch:
-        return f"changes: {batch.upsert(Osv, _rows(run, records))}"
+    with run.checkpoint(updated_until_dt=run.started_at, meta_attr=_meta(listed)) as batch:
+        held = _held(run, Osv.id.in_(listed.changed))
+        return f"changes: {batch.upsert(Osv, _rows(run, records, held))}"
 
 
 def _ask_index(run: Run, cursor: datetime | None, *, conditional: bool) -> Listed:
     url = index_url(settings.url, str(run.key))
     try:
-        with fetch(run, url, accept="text/csv", conditional=conditional) as feed:
+        with fetch(run, url, accept="text/csv", max_bytes=MAX_BYTES, conditional=conditional) as feed:
             if feed.unchanged:
                 return Listed(newest=cursor, feeds=(feed,), unchanged=True)
             index = read_index(feed)
@@ -91,16 +100,17 @@ def _ask_index(run: Run, cursor: datetime | None, *, conditional: bool) -> Liste
         if error.status != 404:
             raise
         return Listed()
-    return Listed(changed=index.since(cursor - OVERLAP) if cursor else [], newest=index.newest, feeds=(feed,))
+    changed = index.since(cursor - OVERLAP) if cursor else []
+    return Listed(changed=changed, newest=index.newest(run.started_at), feeds=(feed,))
 
 
-def _fetch_records(run: Run, ids: Sequence[str]) -> tuple[list[bytes], list[str]]:
+def _fetch_records(run: Run, ids: Sequence[str]) -> tuple[list[tuple[str, bytes]], list[str]]:
     """Return the records, and the ids of those that are not there."""
     records, missing = [], []
     for number, each in enumerate(ids, 1):
         try:
-            with fetch(run, record_url(settings.url, str(run.key), each)) as feed:
-                records.append(feed.path.read_bytes())
+            with fetch(run, record_url(settings.url, str(run.key), each), max_bytes=MAX_BYTES) as feed:
+                records.append((each, feed.path.read_bytes()))
         except FetchError as error:
             if error.status != 404:
                 raise
@@ -109,26 +119,35 @@ def _fetch_records(run: Run, ids: Sequence[str]) -> tuple[list[bytes], list[str]
     return records, missing
 
 
-def _read_archive(run: Run, listed: Listed, records: Sequence[bytes]) -> str:
+def _read_archive(run: Run, listed: Listed, records: Sequence[tuple[str, bytes]]) -> str:
     """Bring the ecosystem in line with its archive; the records win over it, which is made less often."""
-    newer = list(_rows(run, records))
-    ids = set(map(_id, newer))
     url = archive_url(settings.url, str(run.key))
     with fetch(run, url, accept="application/zip", max_bytes=LARGEST, timeout=timedelta(minutes=15)) as archive:
-        meta = {**_meta(run, listed, archive), "reconciled": run.started_at.isoformat()}
+        meta = {**_meta(listed, archive), "reconciled": run.started_at.isoformat()}
         with run.checkpoint(updated_until_dt=run.started_at, meta_attr=meta) as batch:
+            held = _held(run, Osv.ecosystem == run.key)
+            newer = list(_rows(run, records, held))
             if archive.unchanged:
                 return f"archive unchanged: {batch.upsert(Osv, newer)}"
-            older = (row for row in _rows(run, archive.members(".json")) if _id(row) not in ids)
+            ids = set(map(_id, newer))
+            older = (row for row in _rows(run, archive.members(".json"), held) if _id(row) not in ids)
             return f"archive: {batch.replace(Osv, chain(older, newer), within={'ecosystem': run.key})}"
 
 
-def _rows(run: Run, records: Iterable[bytes]) -> Iterator[Row | Rejected]:
-    return read_rows(records, str(run.key), settings.ecosystems)
+def _rows(run: Run, files: Iterable[tuple[str, bytes]], held: Mapping[str, datetime]) -> Iterator[Row | Rejected]:
+    return read_rows(files, str(run.key), settings.ecosystems, held)
+
+
+def _held(run: Run, which: Any) -> Mapping[str, datetime]:
+    """When the rows that are in were modified; none after a rewind, which takes what the source says as it is."""
+    if _moment(run, "modified") is None:
+        return {}
+    dated = Osv.select(Osv.id, Osv.modified).where(which, Osv.modified <= run.started_at)
+    return dict(dated.tuples().iterator())
 
 
 def _id(row: Row | Rejected) -> object:
-    return row.id if isinstance(row, Row) else row.key or row.digest
+    return row.id if isinstance(row, Row) else row.key
 
 
 def _moment(run: Run, name: str) -> datetime | None:
@@ -136,7 +155,6 @@ def _moment(run: Run, name: str) -> datetime | None:
     return datetime.fromisoformat(stored) if stored else None
 
 
-def _meta(run: Run, listed: Listed, *archives: Download) -> dict[str, Any]:
-    """Return the cursor, which is never in the future whatever a publisher writes, and what fetch keeps."""
-    cursor = listed.newest and min(listed.newest, run.started_at).isoformat()
-    return {"modified": cursor, **meta_of(*listed.feeds, *archives)}
+def _meta(listed: Listed, *archives: Download) -> dict[str, Any]:
+    """Return the cursor, and what fetch keeps."""
+    return {"modified": listed.newest and listed.newest.isoformat(), **meta_of(*listed.feeds, *archives)}

@@ -250,7 +250,7 @@ FEWER = dict(sorted(THURSDAY.items())[:30])
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
-        pytest.param(poisoned(3), "3 of 29 records were rejected, more than max_rejected", id="ten-percent-poison"),
+        pytest.param(poisoned(6), "6 of 29 records were rejected, more than max_rejected", id="poison"),
         pytest.param(EMPTIED, "38 of 38 rows would go", id="emptied"),
         pytest.param(FEWER, "rows would go, which is more than max_shrink=0.02", id="shrunken"),
     ],

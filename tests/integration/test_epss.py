@@ -155,13 +155,10 @@ def test_one_poison_record_is_set_aside_and_its_row_stays(mirror):
 
     assert counts == Counts(unchanged=999, rejected=1)
     assert "CVE-2000-10000" in mirror.versions
-    assert mirror.query("SELECT collector, digest, reason FROM collectkit.rejected") == [
-        (
-            epss_collector.name,
-            hashlib.sha256(POISON.encode()).hexdigest(),
-            "Expected `float`, got `str` - at `$.epss`",
-        )
-    ]
+    [(collector, digest, reason)] = mirror.query("SELECT collector, digest, reason FROM collectkit.rejected")
+    assert (collector, digest) == (epss_collector.name, hashlib.sha256(POISON.encode()).hexdigest())
+    assert reason.startswith("Expected `str` matching regex")
+    assert reason.endswith("at `$.epss`")
 
 
 GOOD = scores(range(1000), date=TOMORROW, other=range(1, 11))

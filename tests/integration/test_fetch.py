@@ -196,7 +196,7 @@ class TestArchive:
         url = source.answer("/all.zip", Answer(body=zipped(a=b"1", b=b"2"), content_type="application/zip"))
 
         with fetch(Asking(), url, accept="application/zip") as feed:
-            assert list(feed.members(".json")) == [b"1", b"2"]
+            assert list(feed.members(".json")) == [("a.json", b"1"), ("b.json", b"2")]
 
     def test_an_archive_that_unpacks_to_more_than_the_limit_is_refused(self, source):
         url = source.answer("/all.zip", Answer(body=zipped(a=bytes(17_000)), content_type="application/zip"))

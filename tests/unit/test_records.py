@@ -7,7 +7,8 @@ import msgspec
 import pytest
 from msgspec import Meta, Raw, Struct
 
-from collectkit import Rejected, decode_each
+from collectkit import Rejected, decode_each, decode_files
+from collectkit.records import without_halves
 
 
 class Item(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -29,6 +30,7 @@ class Outer(Struct):
     cve: Inner
 
 
+START = "invalid start byte"
 GOOD = b'{"cveID": "CVE-1", "score": 5}'
 
 
@@ -52,6 +54,7 @@ def test_records_come_out_typed_and_in_their_order():
         (b"[]", "Expected `object`, got `array`"),
         (b'{"cveID": "CVE-1", "sc', "Input data was truncated"),
         (b'{"cveID": "CVE-\xff"}', "'utf-8' codec can't decode byte 0xff in position 4: invalid start byte"),
+        (b'{"cveID": "CVE-1", "score": 1, "\xff": 1}', "'utf-8' codec can't decode byte 0xff in position 32: " + START),
         (b'{"cveID": "CVE-1", "score": ' + b"[" * 100_000, "Expected `float`, got `array` - at `$.score`"),
         (b'{"cveID": "CVE-1", "score": 1, "more": ' + b"[" * 100_000, "is nested too deeply"),
         (b"", "Input data was truncated"),
@@ -86,6 +89,8 @@ def test_what_only_looks_like_a_nul_passes(text):
         (b'{"cveID": "CVE-x", "score": 1}', None),
         (b'{"score": 1}', None),
         (b'{"cveID": "CVE-1", "sc', None),
+        (b'{"cveID": "CVE-1", "score": 1, "more": "\\ud800"}', "CVE-1"),
+        (b'{"cveID": "CVE-1", "score": 1, "more": "\xff"}', "CVE-1"),
     ],
 )
 def test_the_key_of_a_rejected_record_is_told_if_that_much_of_it_can_be_read(record, key):
@@ -98,6 +103,15 @@ def test_a_key_may_lie_within_other_fields():
     (rejected,) = decoded(b'{"cve": {"id": "CVE-1", "score": null}}', type=Outer, key="cve.id")
 
     assert rejected.key == "CVE-1"
+
+
+def test_the_key_of_a_file_is_told_by_its_name_however_broken_it_is():
+    found = decode_files([("a/CVE-1.json", GOOD), ("CVE-2.json", b"{")], Item, key=lambda name: name[:5])
+
+    assert list(found) == [
+        ("a/CVE-1.json", GOOD, Item(cve_id="CVE-1", score=5)),
+        ("CVE-2.json", b"{", Rejected(b"{", "Input data was truncated", "CVE-2")),
+    ]
 
 
 @pytest.mark.parametrize("key", ["cve.name", "id", "cveID"])
@@ -116,3 +130,22 @@ def test_records_of_a_document_are_decoded_as_they_are_asked_for():
 
     assert next(found) == Item(cve_id="CVE-1", score=5)
     assert next(found).record == b'{"cveID": 7}'
+
+
+@pytest.mark.parametrize("half", [r"\ud800", r"\uDBFFx", r"\udc00", r"\udc00\ud800", r"\ud800\n", r"\\\ud9ab"])
+def test_half_a_surrogate_pair_costs_its_record_and_not_the_document(half):
+    document = b'[%b, {"cveID": "CVE-2", "score": 1, "more": "%b"}, %b]' % (GOOD, half.encode(), GOOD)
+
+    good, poison, other = decoded(*msgspec.json.decode(without_halves(document), type=tuple[Raw, ...]), key="cve_id")
+
+    assert good == other == Item(cve_id="CVE-1", score=5)
+    assert isinstance(poison, Rejected)
+    assert poison.key == "CVE-2"
+    assert "'utf-8' codec can't decode byte 0xed" in poison.reason
+
+
+@pytest.mark.parametrize("text", ["\\ud800", "\U0001f600", "caf\u00e9 \\", "\ufffd\U00010000\ud7ff"])
+def test_whole_pairs_and_what_only_looks_like_a_half_stay_as_they_are(text):
+    document = json.dumps([text]).encode()
+
+    assert without_halves(document) == document
