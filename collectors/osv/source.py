@@ -146,7 +146,7 @@ def _row(record: _Record, ecosystem: str) -> Row:
         ecosystem=ecosystem,
         modified=_known(record.modified),
         published=_known(record.published),
-        withdrawn=record.withdrawn,
+        withdrawn=_known(record.withdrawn),
         aliases=record.aliases or (),
         summary=record.summary or "",
         severity=record.severity or (),
