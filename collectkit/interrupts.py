@@ -15,7 +15,7 @@ import time
 from types import FrameType
 from typing import Any
 
-from dramatiq.middleware import Interrupt, Shutdown, ShutdownNotifications
+from dramatiq.middleware import Interrupt, Shutdown, ShutdownNotifications, SkipMessage
 from dramatiq.middleware.threading import raise_thread_exception
 from dramatiq.threading import thread_id_ctype
 
@@ -54,16 +54,43 @@ def interrupt(thread: int, reason: type[Interrupt]) -> bool:
     return False
 
 
-def call_back(thread: int) -> None:
-    """Have the thread not raise after all what it has been told to and has not raised yet."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(thread_id_ctype(thread), None)
+def call_back() -> None:
+    """Have this thread not raise what it has been told to and has not raised yet.
+
+    Another exception takes its place and is caught here. One that is only taken away CPython 3.11 goes on looking for,
+    and where a tracer is at work, a debugger or coverage, it does nothing else any more.
+    """
+    try:
+        told = ctypes.py_object(_CalledBack)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread_id_ctype(threading.get_ident()), told)
+        while True:
+            pass  # it strikes at the next turn
+    except _CalledBack:
+        return
+
+
+class _CalledBack(BaseException):
+    pass
 
 
 class CarefulShutdown(ShutdownNotifications):
-    """dramatiq's notice of a shutdown, at a moment at which it can do no harm."""
+    """dramatiq's notice of a shutdown, at a moment at which it can do no harm; and no run begins after it."""
+
+    _is_over = False
+
+    def before_worker_boot(self, broker: Any, worker: Any) -> None:  # noqa: ARG002 - dramatiq's signature
+        """Take messages from now on."""
+        self._is_over = False
+
+    def before_process_message(self, broker: Any, message: Any) -> None:
+        """Take none once the notice has gone round: nobody would tell its run, which would be lost with the process."""
+        super().before_process_message(broker, message)  # type: ignore[no-untyped-call]  # dramatiq's
+        if self._is_over:
+            raise SkipMessage("the process stops")
 
     def before_worker_shutdown(self, broker: Any, worker: Any) -> None:  # noqa: ARG002 - dramatiq's signature
         """Raise Shutdown in every thread that runs a collector."""
+        self._is_over = True
         for thread in list(self.manager.notifications):  # type: ignore[attr-defined]  # CPython's has them
             told = any(interrupt(thread, Shutdown) for _ in range(_SHUTDOWN_TRIES))
             logger.info("thread %s %s", thread, "is told to hand over" if told else "cannot be told to hand over")

@@ -73,7 +73,7 @@ class Leases:
                 with self._lock:
                     held = self._held.pop(claim.token, held)
                 if held is not None and held.interrupted:
-                    call_back(held.thread.ident or 0)
+                    call_back()
             except Interrupt:
                 continue
             return

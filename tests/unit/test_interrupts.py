@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 
@@ -109,11 +110,17 @@ def test_a_thread_that_waits_again_and_again_is_interrupted_between_two_waits(bu
     assert thread.interrupted == 1
 
 
-def test_an_interrupt_that_was_called_back_does_not_strike(busy):
-    (thread,) = busy(lambda: time.sleep(0.2), count=1)
+def test_a_thread_that_has_called_an_interrupt_back_goes_on_also_under_a_tracer():
+    def trace(*_):
+        return trace
 
-    interrupt(thread.ident, Interrupt)
-    call_back(thread.ident)
-    time.sleep(0.3)  # the sleep during which it was told has ended
+    def traced():
+        call_back()
+        sys.settrace(trace)
+        Victim(None)
 
-    assert thread.interrupted == 0
+    thread = threading.Thread(target=traced, daemon=True)
+    thread.start()
+    thread.join(10)
+
+    assert not thread.is_alive()

@@ -1,0 +1,67 @@
+"""A worker that is told to stop, by dramatiq's own threads on a real Valkey."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import dramatiq
+import pytest
+from dramatiq.middleware import SkipMessage
+
+from collectkit import collector, cron
+from collectkit.broker import broker
+from collectkit.database import ledger_db
+
+
+@pytest.fixture
+def begun(db, broker_url):
+    """Tells of each run of a collector that is due."""
+    begun = threading.Event()
+
+    @collector(periodic=cron("0 * * * *"), name="tests.begun")
+    def tests_begun(run):
+        begun.set()
+
+    db.enrol(tests_begun)
+    return begun
+
+
+@pytest.fixture
+def worker(begun):
+    made = dramatiq.Worker(broker, worker_threads=1, worker_timeout=20)
+    yield made
+    made.stop()
+
+
+def nudge():
+    broker.enqueue(broker.actors["tests.begun"].message())
+
+
+def test_a_worker_that_has_told_its_runs_to_end_begins_no_other(worker, begun):
+    worker.start()
+
+    # As in Worker.stop(), whose threads take messages until the last of them has been told.
+    broker.emit_before("worker_shutdown", worker)
+    nudge()
+    give_up = time.monotonic() + 30
+    while broker.client.llen("collectkit:collectors") or worker.work_queue.unfinished_tasks:
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    worker.stop()
+
+    assert ledger_db.run("SELECT id FROM collectkit.run") == []
+    assert not begun.is_set()
+
+
+def test_the_next_worker_of_the_same_process_takes_messages_again(worker, begun):
+    message = broker.actors["tests.begun"].message()
+    broker.emit_before("worker_shutdown", worker)
+    with pytest.raises(SkipMessage):
+        broker.emit_before("process_message", message)
+    broker.emit_after("skip_message", message)
+
+    broker.emit_before("worker_boot", worker)
+
+    broker.emit_before("process_message", message)
+    broker.emit_after("process_message", message)
