@@ -53,11 +53,7 @@ class Wire:
 
     def ready(self) -> bool:
         """Tell whether its process is a worker that has booted: from then on it catches SIGTERM."""
-        if not self.alive():
-            return False
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        caught = int(status.partition("SigCgt:")[2].split()[0], 16)
-        return bool(caught >> (signal.SIGTERM - 1) & 1)
+        return self.alive() and catches_sigterm(self.process)
 
     def close(self) -> None:
         """Cut both for good."""
@@ -191,6 +187,13 @@ class Lane(Site):
     def mark(self) -> int:
         """Return how long the log is."""
         return self.log_file.stat().st_size
+
+
+def catches_sigterm(process: subprocess.Popen[bytes]) -> bool:
+    """Tell whether the process has said what it does on SIGTERM, as workers and schedulers do when they have booted."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 def dice(seed: int, *of: object) -> Random:

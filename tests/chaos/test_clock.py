@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import falcon.testing
+import msgspec
 import pytest
 
 from collectkit import collector, cron, ledger
 from collectkit.broker import broker
-from collectkit.database import ledger_db
+from collectkit.database import ledger_db, settings_in_force
 from collectkit.discovery import describe
 from collectkit.migrate import migrate
+from service import create_app
 from tests.chaos.clock import simulated
 from tests.site import Servers
 
@@ -77,3 +80,18 @@ def test_a_clock_that_ran_ahead_costs_no_tick_once_it_is_set_right(clock):
     clock.stand(datetime(2031, 5, 4, 9, 0, tzinfo=UTC))
 
     assert ledger.due([NAME], 10) == [NAME]
+
+
+def test_ready_names_who_waits_also_when_the_clock_is_set_back_behind_the_start_of_the_database(clock):
+    settings = msgspec.structs.replace(settings_in_force(), broker_url="redis://127.0.0.1:9/0", ready_after=HOUR)
+    client = falcon.testing.TestClient(create_app(settings))
+
+    def waiting():
+        ledger_db.run("UPDATE collectkit.collector SET next_due_at = clock_timestamp() - interval '1 day'")
+        failing = client.simulate_get("/collectors/ready").json["failing"]
+        return [name for each in failing for name in each.get("collectors", [])]
+
+    while_the_database_is_young = waiting()
+    clock.run(ahead=-2 * HOUR)
+
+    assert (while_the_database_is_young, waiting()) == ([], [NAME])

@@ -1,0 +1,98 @@
+"""A real scheduler, killed and started anew at any second around a tick: each tick has one run, none too many."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from random import Random
+
+import pytest
+
+from tests.chaos.lane import catches_sigterm
+from tests.site import Site
+
+COUNT = 12
+TASKS = f"""
+from collectkit import collector, cron
+
+for number in range({COUNT}):
+    @collector(periodic=cron("0 0 1 1 *"), name=f"restart.yearly{{number}}")
+    def yearly(run):
+        run.store(run.started_at)
+
+@collector(periodic=cron("* * * * *"), name="restart.minutely")
+def minutely(run):
+    run.store(run.started_at)
+"""
+
+
+@pytest.fixture
+def site(on, home):
+    # A lease of half a minute: a worker's own sweep looks every five seconds only, the scheduler at the due time.
+    with Site(home / "site", {"restart": TASKS}, ttl=30, servers=on[0].servers, database="restart_15") as made:
+        yield made
+
+
+@pytest.fixture
+def in_full(scale):
+    if not scale.full:
+        pytest.skip("it takes minutes: make chaos")
+
+
+def killed_and_started_anew_until(site, random, over):
+    """Let one scheduler after another live for a random time, until ``over()``; the last one stays."""
+    while not over():
+        scheduler = site.run("scheduler")
+        site.until(lambda scheduler=scheduler: catches_sigterm(scheduler), 60)
+        time.sleep(random.uniform(0, 1.5))
+        site.kill(scheduler)
+        scheduler.wait()
+    site.run("scheduler")
+
+
+def passed(site, moment):
+    return site.sql("SELECT clock_timestamp() > %s", moment)[0][0]
+
+
+def runs(site, names):
+    return site.sql(
+        "SELECT collector, scheduled_for, outcome FROM collectkit.run WHERE collector LIKE %s ORDER BY 1, 2", names
+    )
+
+
+def test_a_tick_around_which_the_scheduler_is_killed_and_started_anew_has_one_run(site, scale):
+    random = Random(scale.seed)
+    site.run("worker")
+    ticks = []
+
+    for _ in range(20 if scale.full else 1):
+        for number in range(COUNT):
+            ticks += site.sql(
+                "UPDATE collectkit.collector SET next_due_at = clock_timestamp() + %s * interval '1 s'"
+                " WHERE name = %s RETURNING name, next_due_at",
+                random.uniform(1, 6),
+                f"restart.yearly{number}",
+            )
+        last, count = max(due for _, due in ticks), len(ticks)
+        killed_and_started_anew_until(site, random, lambda last=last: passed(site, last))
+        site.until(lambda count=count: len(runs(site, "restart.yearly%")) >= count, 60)
+
+    site.until(lambda: "RUNNING" not in [outcome for *_, outcome in runs(site, "restart.yearly%")])
+    assert runs(site, "restart.yearly%") == sorted((name, due, "OK") for name, due in ticks)
+
+
+def test_each_minute_in_which_the_scheduler_is_killed_and_started_anew_has_one_run(in_full, site, scale):
+    random = Random(scale.seed)
+    site.run("worker")
+    ((end,),) = site.sql("SELECT date_trunc('minute', clock_timestamp()) + interval '5 min 30 s'")
+    ((first,),) = site.sql(
+        "UPDATE collectkit.collector SET next_due_at = date_trunc('minute', clock_timestamp()) + interval '1 min'"
+        " WHERE name = 'restart.minutely' RETURNING next_due_at"
+    )
+
+    killed_and_started_anew_until(site, random, lambda: passed(site, end))
+    minutes = [("restart.minutely", first + timedelta(minutes=number), "OK") for number in range(5)]
+    site.until(lambda: len(runs(site, "restart.minutely")) >= len(minutes), 60)
+
+    site.until(lambda: "RUNNING" not in site.outcomes("minutely"))
+    assert [run for run in runs(site, "restart.minutely") if run[1] < end] == minutes
