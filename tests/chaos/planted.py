@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +16,7 @@ from tests.site import ROOT
 
 SEEDS = 4
 _PATIENCE = 25.0
+_LAST_LINE = re.compile(r"\d+ (passed|failed|error).* in [\d.]+s")
 
 
 class Bug(NamedTuple):
@@ -67,13 +70,24 @@ def _of_the_matrix(home: Path, tree: Path, cases: list[Case], seed: int) -> str 
 
 
 def _of_the_tests(tree: Path, tests: list[str]) -> str | None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
         cwd=tree,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        check=False,
     )
-    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    assert done.returncode == 0 or failed, done.stdout + done.stderr
+    # Not until it ends, but until it has said how it went: a bug may leave a lock taken, and who takes locks on its way
+    # out then never ends.
+    said: list[str] = []
+    for line in process.stdout:
+        said.append(line)
+        if _LAST_LINE.match(line):
+            break
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_PATIENCE)
+    process.kill()
+    process.wait()
+    failed = [line.strip() for line in said if line.startswith("FAILED")]
+    assert failed or process.returncode == 0, "".join(said)
     return failed[0].removeprefix("FAILED ") if failed else None

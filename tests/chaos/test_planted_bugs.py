@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.chaos.bugs import BUGS
+from tests.site import ROOT
 
 AT_A_TIME = 3
 SHARE = {
@@ -27,3 +29,15 @@ def test_every_planted_bug_is_caught(home, scale):
         print(f"  {words}: {by or 'NOT CAUGHT'}")
 
     assert [words for words, by in caught.items() if by is None] == []
+
+
+def test_the_documentation_names_every_planted_bug_and_one_of_its_catchers():
+    page = (ROOT / "docs/explanation/reliability.md").read_text("utf-8")
+    table = page.partition("| the bug | what caught it |\n|---|---|\n")[2].partition("\n\n")[0]
+
+    rows = re.findall(r"^\| (.+) \| `(.+)` \|$", table, re.MULTILINE)
+
+    assert [words for words, _ in rows] == [bug.words for bug in BUGS]
+    assert [words for (words, by), bug in zip(rows, BUGS, strict=True) if by not in bug.catchers] == []
+    assert f"{len(BUGS)} wrong variants" in page
+    assert f"All {len(BUGS)} were caught" in page
