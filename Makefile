@@ -26,8 +26,8 @@ $(READY): requirements/dev.txt pyproject.toml
 
 venv: $(READY) ## set up .venv (the other targets do so by themselves)
 
-demo: $(READY) ## a collector, start to finish, on servers of its own, without the network
-	@$(BIN)/python tests/demo.py
+demo: $(READY) ## all shipped collectors on recorded days, on servers of its own, without the network
+	@$(BIN)/python -m tests.demo
 
 run: $(READY) ## everything on this machine against the real sources; Ctrl-C stops it
 	@$(BIN)/collectkit up
