@@ -36,6 +36,7 @@ class Story:
         """Tell all of it; where asked to, stay up until Ctrl-C."""
         say("All shipped collectors, on sources that this machine plays: they publish what they published on")
         say("recorded days (whose data these are, and their licences: tests/data). Nothing asks the network.")
+        say("Of osv's ecosystems there is crates.io alone; exploitdb and metasploit are made up in their layout.")
         for name, why in self.sources.left_out.items():
             say(f"Without the collector {name}: {why}.")
         published = {name: self.sources.publish(name, 0) for name in self.sources.feeds}
