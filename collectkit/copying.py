@@ -18,7 +18,8 @@ from collectkit.errors import LoadError
 from collectkit.rows import Shape
 from collectkit.target import Field, Target
 
-_BLOCK: Final = 500
+# Few enough to stay in the cache of the processor, and below what makes Python look for garbage.
+_BLOCK: Final = 200
 # What str() writes as psycopg does; None aside.
 _PLAIN: Final = frozenset({type(None), str, int, float, Decimal, date, datetime})
 
@@ -26,11 +27,11 @@ _PLAIN: Final = frozenset({type(None), str, int, float, Decimal, date, datetime}
 def copy_rows(
     cursor: psycopg.Cursor[Any], target: Target, table: sql.Identifier, shaped: Shape, rows: Iterable[Any]
 ) -> int:
-    """Copy rows into a table, each after its number, as they come; return how many there were.
+    """Copy rows into a table as they come, which numbers them itself; return how many there were.
 
     To look at each value by itself costs more than PostgreSQL does to store it. Where no column needs a conversion,
-    and there is none in an array or in JSON, blocks of rows are looked at by columns and put together as COPY reads
-    them.
+    and there is none in an array or in JSON, blocks of rows are looked at as a whole, or by columns, and put together
+    as COPY reads them.
 
     Raises:
         LoadError: a value does not fit, found before it is sent.
@@ -40,35 +41,37 @@ def copy_rows(
     plain = [types & _PLAIN for types in passing]
     makers = [f.default if callable(f.default) else partial(_same, f.default) for f in shaped.defaults]
     in_blocks = all(types > {type(None)} for types in plain) and cursor.connection.info.encoding == "utf-8"
-    read, number = shaped.read, 0
-    coming = ((n, read(n, row)) for n, row in enumerate(rows, 1))
-    if makers:
-        coming = ((n, (*given, *(make() for make in makers))) for n, given in coming)
-    with cursor.copy(sql.SQL("COPY {} FROM STDIN").format(table)) as copy:
+    coming, number = iter(rows), 1
+    columns = sql.SQL(", ").join(sql.Identifier(f.column_name) for f in fields)
+    with cursor.copy(sql.SQL("COPY {} ({}) FROM STDIN").format(table, columns)) as copy:
         by_line = _LineWriter(cursor, copy)
         write: Callable[[Sequence[Any]], None] = copy.write_row
         while block := list(islice(coming, _BLOCK if in_blocks else 1)):
-            number = block[-1][0]
-            if in_blocks and (text := _as_text(block, plain)):
+            given = shaped.read(number, block)
+            if makers:
+                given = [(*values, *(make() for make in makers)) for values in given]
+            if in_blocks and (text := _as_text(given, plain)):
                 copy.write(text)
                 # What write_row keeps in its buffer would come after the blocks that follow.
                 write = by_line
-                continue
-            in_blocks = write is by_line
-            for n, values in block:
-                try:
-                    write((n, *[v if type(v) in p else c(v) for v, p, c in zip(values, passing, convert)]))  # noqa: B905 - hot
-                except MISFITS:
-                    if misfit := _misfit(cursor, target, n, zip(fields, values, strict=True)):
-                        raise misfit from None
-                    raise
-    return number
+            else:
+                in_blocks = write is by_line
+                for n, values in enumerate(given, number):
+                    try:
+                        write([v if type(v) in p else c(v) for v, p, c in zip(values, passing, convert)])  # noqa: B905 - hot
+                    except MISFITS:
+                        if misfit := _misfit(cursor, target, n, zip(fields, values, strict=True)):
+                            raise misfit from None
+                        raise
+            number += len(block)
+    return number - 1
 
 
-def _as_text(block: Sequence[tuple[int, Sequence[Any]]], plain: Sequence[frozenset[type]]) -> str | None:
+def _as_text(rows: Sequence[Sequence[Any]], plain: Sequence[frozenset[type]]) -> str | None:
     r"""Return the rows as COPY reads them; None if a value is of another type, or holds what has a meaning there."""
-    numbers, rows = zip(*block, strict=True)
-    columns: list[Iterable[str]] = [map(str, numbers)]
+    if all(str in types for types in plain) and (text := _joined(rows, len(plain))):
+        return text
+    columns: list[Iterable[str]] = []
     for column, types in zip(zip(*rows, strict=True), plain, strict=True):
         kinds = set(map(type, column))
         if not kinds <= types:
@@ -79,13 +82,23 @@ def _as_text(block: Sequence[tuple[int, Sequence[Any]]], plain: Sequence[frozens
     return "\n".join(map("\t".join, zip(*columns, strict=True))) + "\n"
 
 
-def _is_plain(text: str) -> bool:
+def _joined(rows: Sequence[Sequence[Any]], width: int) -> str | None:
+    """Return rows of text alone, as a CSV file has them: joined first and then looked at, all at once."""
+    try:
+        text = "\n".join(map("\t".join, rows)) + "\n"
+    except TypeError:
+        return None
+    separate = text.count("\n") == len(rows) and text.count("\t") == len(rows) * (width - 1)
+    return text if separate and _is_plain(text, "\\\r\0") else None
+
+
+def _is_plain(text: str, specials: str = "\\\t\n\r\0") -> bool:
     """Whether COPY takes the text as it is."""
     try:
         text.encode()
     except UnicodeEncodeError:
         return False
-    return not any(special in text for special in "\\\t\n\r\0")
+    return not any(special in text for special in specials)
 
 
 class _LineWriter:

@@ -17,7 +17,7 @@ import msgspec.inspect
 
 from collectkit.rejection import Rejected
 
-_BLOCK = 500
+_BLOCK = 200
 _PIECE = 1 << 20
 
 

@@ -11,7 +11,7 @@ import msgspec
 from collectkit.target import Field, Target
 
 Row: TypeAlias = Mapping[str, object] | Sequence[object] | msgspec.Struct
-Reader: TypeAlias = Callable[[int, Any], Sequence[Any]]
+Reader: TypeAlias = Callable[[int, Sequence[Any]], Sequence[Sequence[Any]]]
 
 
 class Shape(NamedTuple):
@@ -20,7 +20,7 @@ class Shape(NamedTuple):
     Attributes:
         given: the fields whose values a row holds.
         defaults: the other fields that Python has a default for; it goes into new rows alone.
-        read: takes the values of ``given`` out of a row, with the row's number for the error if it differs.
+        read: takes the values of ``given`` out of rows, with the number of the first for the error if one differs.
     """
 
     given: tuple[Field, ...]
@@ -65,24 +65,28 @@ def _fields(target: Target, names: Iterable[str]) -> tuple[Field, ...]:
 
 def _mapping_reader(target: Target, names: tuple[str, ...]) -> Reader:
     take = itemgetter(*names) if len(names) > 1 else lambda row: tuple(row[name] for name in names)
-    width = len(names)
 
-    def read(number: int, row: Any) -> Sequence[Any]:
+    def read(number: int, rows: Sequence[Any]) -> Sequence[Sequence[Any]]:
         try:
-            values: tuple[Any, ...] = take(row)
+            values: list[Sequence[Any]] = list(map(take, rows))
         except (KeyError, TypeError, IndexError):
-            values = ()
-        if len(values) == width == len(row):
+            values = []
+        if values and set(map(len, rows)) == {len(names)}:
             return values
-        if not isinstance(row, Mapping):
-            raise target.refusal(f"is a {type(row).__name__}, where the first row is a mapping", number)
-        extra = next(
-            (f"has the key {str(key)[:60]!r}, which the first row has not" for key in row if key not in names), ""
-        )
-        missing = next((f"has no key {name!r}, which the first row has" for name in names if name not in row), "")
-        raise target.refusal(extra or missing, number)
+        faults = ((n, _fault_of_mapping(row, names)) for n, row in enumerate(rows, number))
+        n, fault = next(((n, fault) for n, fault in faults if fault), (number, "cannot be read"))
+        raise target.refusal(fault, n)
 
     return read
+
+
+def _fault_of_mapping(row: Any, names: Sequence[str]) -> str | None:
+    if not isinstance(row, Mapping):
+        return f"is a {type(row).__name__}, where the first row is a mapping"
+    for key in row:
+        if key not in names:
+            return f"has the key {str(key)[:60]!r}, which the first row has not"
+    return next((f"has no key {name!r}, which the first row has" for name in names if name not in row), None)
 
 
 def _struct_reader(target: Target, kind: type[msgspec.Struct]) -> Reader:
@@ -91,22 +95,25 @@ def _struct_reader(target: Target, kind: type[msgspec.Struct]) -> Reader:
         attrgetter(*names) if len(names) > 1 else lambda row: tuple(getattr(row, name) for name in names)
     )
 
-    def read(number: int, row: Any) -> Sequence[Any]:
-        if type(row) is not kind:
-            raise target.refusal(f"is a {type(row).__name__}, where the first row is a {kind.__name__}", number)
-        values: tuple[Any, ...] = take(row)
-        return values
+    def read(number: int, rows: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        if set(map(type, rows)) != {kind}:
+            n, other = next((n, type(row)) for n, row in enumerate(rows, number) if type(row) is not kind)
+            raise target.refusal(f"is a {other.__name__}, where the first row is a {kind.__name__}", n)
+        return list(map(take, rows))
 
     return read
 
 
 def _sequence_reader(target: Target, width: int) -> Reader:
-    def read(number: int, row: Any) -> Sequence[Any]:
-        if not isinstance(row, (tuple, list)) and (isinstance(row, (str, bytes)) or not isinstance(row, Sequence)):
-            raise target.refusal(f"is a {type(row).__name__}, where the first row is a sequence", number)
-        if len(row) != width:
+    def read(number: int, rows: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        if not set(map(type, rows)) <= {list, tuple}:
+            for n, row in enumerate(rows, number):
+                if isinstance(row, (str, bytes)) or not isinstance(row, Sequence):
+                    raise target.refusal(f"is a {type(row).__name__}, where the first row is a sequence", n)
+        if set(map(len, rows)) != {width}:
+            n, found = next((n, len(row)) for n, row in enumerate(rows, number) if len(row) != width)
             names = ", ".join(f.name for f in target.declared())
-            raise target.refusal(f"has {len(row)} values, where the model has {width} fields ({names})", number)
-        return row
+            raise target.refusal(f"has {found} values, where the model has {width} fields ({names})", n)
+        return rows
 
     return read

@@ -101,10 +101,10 @@ def stage_query(connection: psycopg.Connection[Any], target: Target, load: int, 
         if shaped.defaults:
             raise target.refusal(f"the query has no {shaped.defaults[0].name!r}, whose default only Python knows")
         _create(cursor, target, table, shaped.given)
-        into = sql.SQL("{} ({}, {})").format(table, NUMBER, listed(shaped.given)).as_string(cursor)
+        into = sql.SQL("{} ({})").format(table, listed(shaped.given)).as_string(cursor)
         with refusals(target):
             cursor.execute(
-                f"INSERT INTO {into} SELECT row_number() OVER (), q.* FROM ({text}) q",  # noqa: S608 - as above
+                f"INSERT INTO {into} SELECT q.* FROM ({text}) q",  # noqa: S608 - as above
                 params,
                 prepare=False,
             )
@@ -167,17 +167,13 @@ def _create(cursor: psycopg.Cursor[Any], target: Target, table: sql.Identifier, 
     )
     # A NULL is refused here, where COPY knows the row's number, and not later, where nobody does.
     not_null = target.not_null | {f.column_name for f in target.key}
-    cursor.execute(
-        sql.SQL("ALTER TABLE {} {}").format(
-            table,
-            sql.SQL(", ").join(
-                sql.SQL("ALTER COLUMN {} SET NOT NULL").format(sql.Identifier(f.column_name))
-                for f in fields
-                if f.column_name in not_null
-            ),
-        ),
-        prepare=False,
-    )
+    changes = [
+        sql.SQL("ALTER COLUMN {} SET NOT NULL").format(column)
+        for column in (NUMBER, *(sql.Identifier(f.column_name) for f in fields if f.column_name in not_null))
+    ]
+    # Python would take five times as long as PostgreSQL to write the numbers.
+    changes.append(sql.SQL("ALTER COLUMN {} ADD GENERATED ALWAYS AS IDENTITY (CACHE 1000)").format(NUMBER))
+    cursor.execute(sql.SQL("ALTER TABLE {} {}").format(table, sql.SQL(", ").join(changes)), prepare=False)
 
 
 def _plan_for(cursor: psycopg.Cursor[Any], target: Target, table: sql.Identifier, count: int) -> None:
