@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import dramatiq
 from dramatiq import Broker, Middleware, Worker
+from dramatiq.broker import MessageProxy
 
 from collectkit import logs
 from collectkit.broker import broker
@@ -52,6 +53,18 @@ class WorkerBoot(Middleware):
         nudger = Nudger(self._discovered.collectors.values())
         self._sweep = Sweep(self._settings.lease_ttl, nudger.nudge_due)
         self._sweep.start()
+
+    def after_process_message(
+        self,
+        broker: Broker,  # noqa: ARG002 - dramatiq's signature
+        message: MessageProxy,  # noqa: ARG002
+        *,
+        result: object = None,  # noqa: ARG002
+        exception: BaseException | None = None,  # noqa: ARG002
+    ) -> None:
+        """Nudge what the run that has ended leaves due: its followers, what it unblocked, itself if asked for again."""
+        if self._sweep is not None:
+            self._sweep.look_now()
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:  # noqa: ARG002 - dramatiq's signature
         """Sweep no more; leases are renewed until their runs have ended."""

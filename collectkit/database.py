@@ -195,7 +195,9 @@ def connect(settings: Settings | None = None) -> None:
 
 
 def disconnect() -> None:
-    """Close every connection of this thread and all idle ones, and forget the address."""
+    """Close every connection of this thread and all idle ones, and forget the address; without one it does nothing."""
+    if database.deferred:
+        return
     database.close_all()
     database.init(None)
     ledger_db.let_go()

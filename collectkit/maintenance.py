@@ -18,6 +18,7 @@ from dramatiq.middleware import Interrupt
 
 from collectkit import ledger
 from collectkit.crashpoints import reached
+from collectkit.database import ledger_db
 from collectkit.errors import CollectkitError, DeadlineExceeded, LeaseLost
 from collectkit.interrupts import call_back, interrupt
 from collectkit.ledger import Claim
@@ -156,7 +157,8 @@ class Sweep:
         self._ttl = ttl
         self._nudge = nudge
         self._interval = min(SWEEP_INTERVAL, ttl / 6)
-        self._stopped = threading.Event()
+        self._stopped = False
+        self._woken = threading.Event()
         self._thread = threading.Thread(target=self._sweep_for_ever, name="collectkit-sweep", daemon=True)
         self._complaint = ""
 
@@ -164,9 +166,14 @@ class Sweep:
         """Begin to sweep, now and every five seconds."""
         self._thread.start()
 
+    def look_now(self) -> None:
+        """Sweep at once: what a run has unblocked, or made due, need not wait for the next turn."""
+        self._woken.set()
+
     def stop(self) -> None:
         """Sweep no more; a sweep that is under way ends by itself."""
-        self._stopped.set()
+        self._stopped = True
+        self._woken.set()
 
     def once(self) -> None:
         """Sweep: renew one's own, close the lapsed, nudge the claimable. One step's failure does not stop the next."""
@@ -181,7 +188,8 @@ class Sweep:
         self._nudge()
 
     def _sweep_for_ever(self) -> None:
-        while not self._stopped.is_set():
+        while not self._stopped:
+            self._woken.clear()
             try:
                 self.once()
             except CollectkitError as error:
@@ -190,7 +198,8 @@ class Sweep:
                 logger.exception("a sweep failed, the next follows")
             else:
                 self._complaint = ""
-            self._stopped.wait(self._interval.total_seconds())
+            self._woken.wait(self._interval.total_seconds())
+        ledger_db.let_go()
 
     def _complain(self, words: str) -> None:
         if words != self._complaint:

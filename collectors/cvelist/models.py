@@ -23,3 +23,6 @@ class Cvelist(AclModel):
     description = TextField(null=True)
     affected = BinaryJSONField(index=False)
     gone_at = DateTimeTZField(null=True)
+
+    class Meta:
+        served = True

@@ -20,3 +20,6 @@ class Epss(AclModel):
     cve_id = TextField(primary_key=True)
     epss = _Exact()
     percentile = _Exact()
+
+    class Meta:
+        served = True

@@ -25,3 +25,6 @@ class Metasploit(AclModel):
     refs = ArrayField(TextField, index=False)
     cve_ids = ArrayField(TextField)
     gone_at = DateTimeTZField(null=True)
+
+    class Meta:
+        served = True

@@ -23,6 +23,7 @@ class Priority(AclModel):
     nvd_until = DateTimeTZField()
 
     class Meta:
+        served = True
         # Whatever gets in or moves up shifts the ranks below it. No index has a rank, so a row that finds room beside
         # its old version costs no index anything.
         table_settings = ("WITH (fillfactor = 50)",)
