@@ -14,7 +14,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from collectkit.embedded import _become_nobody
+from collectkit.embedded.postgres import _become_nobody
 
 PROGRAM = which("pgbouncer")
 
