@@ -8,6 +8,7 @@ whatever end, the server forgets it.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any, Final
 
 import peewee
@@ -18,12 +19,13 @@ from psycopg.pq import TransactionStatus
 from collectkit import pooler
 from collectkit.errors import ScopeError, UnsafeRole
 from collectkit.scope import setting_in_force
+from collectkit.server_cursor import ServerCursor
 
 SETTING: Final = "collectkit.acl"
 _SET: Final = f"SELECT set_config('{SETTING}', %s, true)"
 _READ_ONLY: Final = "set_config('transaction_read_only', 'on', true)"
 # After any other kind of statement, ROLLBACK TO SAVEPOINT above all, the setting may be another than we know.
-_KEEPS: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "SAVEPOINT", "RELEASE"})
+_KEEPS: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "SAVEPOINT", "RELEASE", "DECLARE"})
 _ROLE: Final = "SELECT rolname, rolsuper, rolbypassrls, oid = 10 FROM pg_roles WHERE rolname = current_user"
 
 
@@ -65,13 +67,17 @@ class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
             return self._in_its_own_transaction(sql, params, named_cursor)
         self.follow_scope()
         cursor = super().execute_sql(sql, params, named_cursor)
+        if named_cursor:
+            cursor.before_rows = partial(self._tell, setting_in_force())
         if (cursor.statusmessage or "").partition(" ")[0] not in _KEEPS:
             self._state.setting = None
         return cursor
 
     def follow_scope(self) -> None:
         """Make the open transaction's setting say what the scope says; whoever goes round ``execute_sql`` calls it."""
-        wanted = setting_in_force()
+        self._tell(setting_in_force())
+
+    def _tell(self, wanted: str) -> None:
         if getattr(self._state, "setting", None) == wanted or self._has_failed():
             return
         # Not known while it is under way: an interrupt may strike after the server has done it.
@@ -103,6 +109,7 @@ class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
     def _connect(self) -> psycopg.Connection[Any]:
         connection: psycopg.Connection[Any] = super()._connect()
         pooler.heed(connection)
+        connection.server_cursor_factory = ServerCursor
         row = connection.execute(_ROLE).fetchone()
         if row is not None and (row[1] or row[2]):
             connection.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import count
 
 import peewee
@@ -170,6 +170,34 @@ def test_a_server_side_cursor_works_in_a_transaction_and_is_refused_outside(arch
             list(ServerSide(Paper.select()))
     with database.atomic():
         assert list(ServerSide(Paper.select())) == []
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda cursor: cursor.fetchall(),
+        lambda cursor: cursor.fetchmany(9),
+        list,
+        lambda cursor: [cursor.fetchone(), cursor.fetchone()],
+        lambda cursor: cursor.scroll(0, "absolute") or cursor.fetchall(),
+    ],
+    ids=["all", "many", "list", "one", "scroll"],
+)
+def test_a_server_side_cursor_has_the_groups_of_its_execution_whenever_its_rows_are_fetched(archive, ask):
+    def executed(*groups):
+        with acl_scope(groups):
+            return closing(database.execute_sql("SELECT name FROM paper", named_cursor=True))
+
+    with database.atomic():
+        with executed("red") as cursor:
+            with acl_scope(["blue"]):
+                assert seen() == set()
+            assert {name for (name,) in ask(cursor)} == {"of red", "of both"}
+            assert seen() == set()
+        with executed() as cursor, acl_scope(["red"]):
+            assert len(seen()) == 2
+            assert cursor.fetchall() == []
+            assert len(seen()) == 2
 
 
 def test_a_pooled_connection_carries_nothing_to_its_next_user(archive):
