@@ -10,7 +10,7 @@ from collectkit.discovery import Discovered, discover
 from collectkit.drift import drift
 from collectkit.errors import CollectkitError, EmbeddedServerError, FaultsFound, SettingsError
 from collectkit.guard import role_fault, table_faults
-from collectkit.policies import protected
+from collectkit.policies import protected, with_owners
 from collectkit.settings import Settings, load_settings
 
 
@@ -56,7 +56,7 @@ def _database_faults(discovered: Discovered) -> list[str]:
 
 def _group_faults(discovered: Discovered) -> list[str]:
     try:
-        return table_faults(protected(discovered.models()))
+        return table_faults(protected(with_owners(discovered.models())))
     except FaultsFound as error:
         return list(error.faults)
     except CollectkitError as error:

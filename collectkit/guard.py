@@ -14,7 +14,7 @@ import psycopg
 
 from collectkit.database import ledger_db
 from collectkit.errors import DatabaseUnavailable, DeclarationError, UnsafeRole, UnsafeTables
-from collectkit.policies import Protected, protected, quoted
+from collectkit.policies import Protected, protected, quoted, with_owners
 
 _ROLE: Final = "SELECT rolname, rolsuper, rolbypassrls, oid = 10 FROM pg_roles WHERE rolname = current_user"
 _TABLE: Final = """
@@ -51,7 +51,7 @@ def refuse_unsafe(models: Iterable[type[peewee.Model]]) -> None:
     unsafe = role_fault()
     if unsafe is not None:
         raise unsafe
-    faults = table_faults(protected(models))
+    faults = table_faults(protected(with_owners(models)))
     if faults:
         raise UnsafeTables(faults)
 

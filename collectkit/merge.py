@@ -104,7 +104,8 @@ class Merge:
         return self._stage.rows - self._superseded
 
     def _keep_the_last(self) -> None:
-        self._superseded += drop_superseded(self._connection, self._target, self._stage)
+        quoting = not self._groups.guarded
+        self._superseded += drop_superseded(self._connection, self._target, self._stage, quoting=quoting)
 
     @contextmanager
     def _joined_by_hash(self) -> Iterator[None]:

@@ -20,7 +20,7 @@ from collectkit.discovery import Discovered
 from collectkit.drift import read_declared
 from collectkit.errors import DatabaseUnavailable
 from collectkit.guard import secure, table_faults
-from collectkit.policies import protected
+from collectkit.policies import protected, with_owners
 from collectkit.schedule import stale_at, tick_after
 from collectkit.scoped import ScopedDatabase
 from collectkit.served import forget_served, is_served, write_served
@@ -134,7 +134,7 @@ def _serve(discovered: Discovered) -> list[str]:
         for model in each.declared.data_models
         if is_served(model)
     }
-    unsafe = {each.model for each in protected(served) if table_faults([each])}
+    unsafe = {model for model in served if table_faults(protected(with_owners([model])))}
     done = write_served(served, unsafe)
     if not discovered.import_faults:
         names = {model._meta.table_name for model in served}  # noqa: SLF001 - Peewee's documented name

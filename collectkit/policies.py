@@ -84,6 +84,16 @@ def protected(models: Iterable[type[peewee.Model]]) -> list[Protected]:
     return sorted(found, key=lambda each: each.table)
 
 
+def with_owners(models: Iterable[type[peewee.Model]]) -> list[type[peewee.Model]]:
+    """Return the models, and those through whose rows their rows have groups: what shows these shows theirs."""
+    found = list(dict.fromkeys(models))
+    for model in found:
+        key = _through(model)
+        if key is not None and key.rel_model not in found:
+            found.append(key.rel_model)
+    return found
+
+
 def may(act: Act, model: type[peewee.Model], row: str) -> str | None:
     """Return the condition that the groups in force may do this with a row; None if the model has no access groups.
 

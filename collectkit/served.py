@@ -14,13 +14,19 @@ import peewee
 
 from collectkit.database import ledger_db, settings_in_force
 
+# Of the table itself, and of those that its policies ask: who sees their rows sees its rows.
 _SEAL: Final = """
-(SELECT md5(concat_ws(' ', c.relrowsecurity, c.relforcerowsecurity,
+(WITH RECURSIVE asked (id) AS (
+   SELECT to_regclass(quote_ident({schema}) || '.' || quote_ident({name}))::oid
+   UNION
+   SELECT d.refobjid FROM asked JOIN pg_policy p ON p.polrelid = asked.id
+     JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass)
+ SELECT md5(string_agg(concat_ws(' ', c.relname, c.relrowsecurity, c.relforcerowsecurity,
             (SELECT string_agg(concat_ws(' ', p.polname, p.polcmd, p.polpermissive, p.polroles::text,
                                          pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)),
                                ';' ORDER BY p.polname)
-               FROM pg_policy p WHERE p.polrelid = c.oid)))
-   FROM pg_class c WHERE c.oid = to_regclass(quote_ident({schema}) || '.' || quote_ident({name})))
+               FROM pg_policy p WHERE p.polrelid = c.oid)), ';' ORDER BY c.oid))
+   FROM asked JOIN pg_class c ON c.oid = asked.id)
 """
 _FIND: Final = f"""
 SELECT name, schema, key, columns, coalesce(seal = {_SEAL.format(schema="s.schema", name="s.name")}, false)

@@ -182,8 +182,12 @@ def _plan_for(cursor: psycopg.Cursor[Any], target: Target, table: sql.Identifier
         cursor.execute(sql.SQL("ANALYZE {} ({})").format(table, listed(target.key)), prepare=False)
 
 
-def drop_superseded(connection: psycopg.Connection[Any], target: Target, stage: Stage) -> int:
-    """Keep the last of each key's rows; return how many went."""
+def drop_superseded(connection: psycopg.Connection[Any], target: Target, stage: Stage, *, quoting: bool) -> int:
+    """Keep the last of each key's rows; return how many went.
+
+    Arguments:
+        quoting: whether the log may name some of the keys: not where access groups hide them from who reads it.
+    """
     key = listed(target.key)
     repeated = sql.SQL("SELECT {}, max({}) AS last FROM {} GROUP BY {} HAVING count(*) > 1").format(
         key, NUMBER, stage.table, key
@@ -199,11 +203,12 @@ def drop_superseded(connection: psycopg.Connection[Any], target: Target, stage: 
             prepare=False,
         )
         superseded = cursor.rowcount
+    keys = "; ".join(", ".join(str(value)[:60] for value in found[:-1]) for found in some)
     logger.warning(
-        "table %s: %d rows were superseded by a later row of the same key, first: %s",
+        "table %s: %d rows were superseded by a later row of the same key%s",
         target.name,
         superseded,
-        "; ".join(", ".join(str(value)[:60] for value in found[:-1]) for found in some),
+        f", first: {keys}" if quoting else "",
     )
     return superseded
 

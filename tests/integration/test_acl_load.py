@@ -131,6 +131,16 @@ def test_a_hidden_row_that_holds_another_unique_value_is_in_the_way_too(load, ar
     assert counts == Counts(inserted=1, denied=1)
 
 
+def test_the_key_of_a_row_that_comes_twice_stays_out_of_the_log(load, archive, caplog):
+    caplog.set_level(logging.INFO)
+
+    counts = load(papers("secret", text="first") + papers("secret", text="last"))
+
+    assert counts == Counts(inserted=1, rejected=1)
+    assert "1 rows were superseded" in caplog.text
+    assert "secret" not in caplog.text
+
+
 def test_a_row_that_may_be_read_and_not_written_is_denied_if_it_differs(load, archive):
     archive.put("theirs", ["red"], ["blue"], text="as it was")
 

@@ -11,7 +11,7 @@ import pytest
 
 from collectkit import AclModel, Model, acl_scope, collector, cron
 from collectkit.broker import broker
-from collectkit.database import database, ledger_db
+from collectkit.database import database, ledger_db, writing
 from collectkit.discovery import describe
 from collectkit.migrate import migrate
 from collectkit.scope import in_force
@@ -31,6 +31,22 @@ class Entry(AclModel):
 
     class Meta:
         primary_key = peewee.CompositeKey("part", "number")
+        served = True
+
+
+class Order(AclModel):
+    name = peewee.TextField(primary_key=True)
+
+
+class Line(Model):
+    """A line of an order; it is seen by whoever sees the order."""
+
+    order = peewee.ForeignKeyField(Order)
+    number = peewee.IntegerField()
+
+    class Meta:
+        primary_key = peewee.CompositeKey("order", "number")
+        acl_through = "order"
         served = True
 
 
@@ -203,6 +219,34 @@ def test_a_table_whose_policies_were_changed_is_not_served_until_they_are_mended
     ledger_db.run("DROP POLICY opened ON entry")
     migrate(describe([entries]))
     assert len(ask(f"{DATA}/entry", "public")["rows"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("breaks", "mends"),
+    [
+        ("ALTER POLICY collectkit_select ON {} USING (true)", None),
+        ("ALTER TABLE {} DISABLE ROW LEVEL SECURITY", None),
+        ("CREATE POLICY opened ON {} USING (true)", "DROP POLICY opened ON {}"),
+    ],
+)
+def test_a_table_is_not_served_while_that_which_its_rows_belong_to_is_open(db, ask, breaks, mends):
+    declared = declare(Order, Line)
+    db.enrol(declared)
+    with acl_scope(["internal", "internal-write"]), writing("a test", 30_000):
+        Order.insert(name="first", acl_read=["internal"], acl_write=["internal-write"]).execute()
+        Line.insert(order="first", number=1).execute()
+    line = [{"order_id": "first", "number": 1}]
+    assert (ask(f"{DATA}/line", "internal")["rows"], ask(f"{DATA}/line", "public")["rows"]) == (line, [])
+
+    ledger_db.run(breaks.format('"order"'))
+    ask(f"{DATA}/line", "public", code=503)
+    migrate(describe([declared]))
+    if mends:
+        ask(f"{DATA}/line", "public", code=503)
+        ledger_db.run(mends.format('"order"'))
+        migrate(describe([declared]))
+
+    assert (ask(f"{DATA}/line", "internal")["rows"], ask(f"{DATA}/line", "public")["rows"]) == (line, [])
 
 
 def test_a_table_is_served_no_longer_when_its_model_says_so(entries, ask):

@@ -92,6 +92,13 @@ def test_a_policy_of_a_table_that_belongs_to_another_is_looked_at_too(papers):
     assert table_faults(protected([Paper, Leaf, Vein])) == []
 
 
+def test_a_table_is_refused_with_the_one_that_its_rows_belong_to(papers):
+    ledger_db.run("ALTER TABLE paper DISABLE ROW LEVEL SECURITY")
+
+    with pytest.raises(UnsafeTables, match=r'"public"\."paper": row security is off'):
+        refuse_unsafe([Vein])
+
+
 def test_all_faults_are_named_at_once(papers):
     for broken in BROKEN.values():
         if "postgres" not in broken:
