@@ -15,8 +15,8 @@ import psycopg
 from collectkit.database import ledger_db
 from collectkit.errors import DatabaseUnavailable, DeclarationError, UnsafeRole, UnsafeTables
 from collectkit.policies import Protected, protected, quoted, with_owners
+from collectkit.scoped import ROLE
 
-_ROLE: Final = "SELECT rolname, rolsuper, rolbypassrls, oid = 10 FROM pg_roles WHERE rolname = current_user"
 _TABLE: Final = """
 SELECT c.relrowsecurity, c.relforcerowsecurity,
        ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped),
@@ -58,7 +58,7 @@ def refuse_unsafe(models: Iterable[type[peewee.Model]]) -> None:
 
 def role_fault() -> UnsafeRole | None:
     """Return what is wrong with the role that this process connects as, None if row security holds for it."""
-    name, superuser, bypasses, bootstrap = ledger_db.read(_ROLE)[0]
+    name, superuser, bypasses, bootstrap = ledger_db.read(ROLE)[0]
     return UnsafeRole(name, superuser=superuser, bootstrap=bootstrap) if superuser or bypasses else None
 
 

@@ -26,7 +26,8 @@ _SET: Final = f"SELECT set_config('{SETTING}', %s, true)"
 _READ_ONLY: Final = "set_config('transaction_read_only', 'on', true)"
 # After any other kind of statement, ROLLBACK TO SAVEPOINT above all, the setting may be another than we know.
 _KEEPS: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "SAVEPOINT", "RELEASE", "DECLARE"})
-_ROLE: Final = "SELECT rolname, rolsuper, rolbypassrls, oid = 10 FROM pg_roles WHERE rolname = current_user"
+# By name, whether it is a superuser, has BYPASSRLS, is the one that the cluster was made with.
+ROLE: Final = "SELECT rolname, rolsuper, rolbypassrls, oid = 10 FROM pg_roles WHERE rolname = current_user"
 
 
 class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no types
@@ -110,7 +111,7 @@ class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
         connection: psycopg.Connection[Any] = super()._connect()
         pooler.heed(connection)
         connection.server_cursor_factory = ServerCursor
-        row = connection.execute(_ROLE).fetchone()
+        row = connection.execute(ROLE).fetchone()
         if row is not None and (row[1] or row[2]):
             connection.close()
             raise UnsafeRole(row[0], superuser=row[1], bootstrap=row[3])
