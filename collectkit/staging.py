@@ -119,10 +119,19 @@ def refusals(target: Target) -> Iterator[None]:
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
-        said = error.diag.message_primary or type(error).__name__
-        raise target.refusal(f"{said}; a row needs a group of the run's to read it, and one to write it") from None
+        raise target.refusal(_forbidden_by(target, error)) from None
     except (psycopg.DataError, psycopg.IntegrityError) as error:
         raise _refused_by(target, error) from None  # the original quotes the row, and a traceback would show it
+
+
+def _forbidden_by(target: Target, error: psycopg.Error) -> str:
+    """Return what PostgreSQL forbids, and what a row would need where it is a policy that forbids it."""
+    said = error.diag.message_primary or type(error).__name__
+    if error.diag.source_function != "ExecWithCheckOptions":
+        return said  # the role lacks a privilege on the table
+    if target.groups:
+        return f"{said}; a row needs a group of the run's to read it, and one to write it"
+    return f"{said}; the row that a row belongs to must be there, and the run may read and write it"
 
 
 def _refused_by(target: Target, error: psycopg.Error) -> LoadError:

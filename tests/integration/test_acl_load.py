@@ -280,8 +280,15 @@ def test_a_row_that_belongs_to_another_has_its_groups(load, archive):
     with acl_scope(["green"]):
         assert [page.text for page in Page.select()] == ["secret"]
     assert list(Page.select()) == []
-    with pytest.raises(AssertionError, match="row-level security"):
+    with pytest.raises(AssertionError, match=r"row-level security.*the row that a row belongs to must be there"):
         load([{"paper": "hidden", "number": 2}], model=Page)
+
+
+def test_a_privilege_that_the_role_lacks_is_not_taken_for_a_group(load, archive):
+    ledger_db.run("REVOKE INSERT ON paper FROM CURRENT_USER")
+
+    with pytest.raises(AssertionError, match=r"stand: permission denied for table paper\n"):
+        load(papers("a"))
 
 
 def test_a_run_reads_and_writes_under_its_groups_and_leaves_none_behind(run, archive):
