@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,12 +91,19 @@ def collectkit_broker_url(collectkit_state_dir: Path) -> Iterator[str]:
 @pytest.fixture
 def collectkit_db(collectkit_database_url: str, tmp_path: Path) -> Iterator[TestDatabase]:
     """Give a clean, migrated database, and forget afterwards the collectors that the test declared."""
+    with clean_database(collectkit_database_url, tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def clean_database(url: str, state_dir: Path) -> Iterator[TestDatabase]:
+    """Do what ``collectkit_db`` does, for as long as the block lasts: several tests may share it."""
     from collectkit.broker import broker
     from collectkit.database import connect, database, disconnect, ledger_db
     from collectkit.discovery import describe
     from collectkit.migrate import migrate
 
-    settings = Settings(database_url=collectkit_database_url, state_dir=tmp_path)
+    settings = Settings(database_url=url, state_dir=state_dir)
     connect(settings)
     known = dict(broker.actors)
     ledger_db.run("DROP SCHEMA IF EXISTS collectkit CASCADE")

@@ -28,6 +28,7 @@ class Answer:
         cut_after: the connection is closed after so many bytes of the body.
         drip: seconds between pieces of 16 bytes.
         chunked: sent in chunks, without Content-Length.
+        announces: what Content-Length says in place of the truth.
     """
 
     status: int = 200
@@ -40,6 +41,7 @@ class Answer:
     cut_after: int | None = None
     drip: float | None = None
     chunked: bool = False
+    announces: int | None = None
 
     @classmethod
     def gzipped(cls, body: bytes, *, etag: str | None = None) -> Self:
@@ -159,7 +161,8 @@ class _Conversation(BaseHTTPRequestHandler):
             if value is not None:
                 self.send_header(name, value)
         if answer.status != 304:  # which has no body
-            framing = ("Transfer-Encoding", "chunked") if answer.chunked else ("Content-Length", str(len(answer.body)))
+            length = len(answer.body) if answer.announces is None else answer.announces
+            framing = ("Transfer-Encoding", "chunked") if answer.chunked else ("Content-Length", str(length))
             self.send_header(*framing)
         self.end_headers()
         body = answer.body[: answer.cut_after]

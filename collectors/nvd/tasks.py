@@ -149,7 +149,10 @@ def _watermark(run: Run, window: Window | None, until: datetime) -> datetime:
 def _newest(run: Run, rows: list[Row | Rejected]) -> list[Row | Rejected]:
     """Leave out what is older than what is in: an answer from a cache, or the older of two of the same page."""
     read = sorted((row for row in rows if isinstance(row, Row)), key=lambda row: row.last_modified)
-    known = Nvd.select(Nvd.cve_id, Nvd.last_modified).where(Nvd.cve_id.in_([row.cve_id for row in read]))
+    known = Nvd.select(Nvd.cve_id, Nvd.last_modified).where(
+        Nvd.cve_id.in_([row.cve_id for row in read]),
+        Nvd.last_modified <= run.started_at,  # a time to come is a mistake, and would keep the row as it is till then
+    )
     stored: dict[str, datetime] = dict(known.tuples().iterator())
     newest = [row for row in read if row.last_modified >= stored.get(row.cve_id, row.last_modified)]
     if older := len(read) - len(newest):

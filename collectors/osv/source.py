@@ -17,13 +17,18 @@ URL = "https://osv-vulnerabilities.storage.googleapis.com"
 _Id = Annotated[str, Meta(min_length=1, max_length=500)]
 _Moment = Annotated[datetime, Meta(tz=True)]
 _Objects = tuple[dict[str, Any], ...]
-_MAY_BE_POISON = 0.01
+_MAY_BE_POISON = 0.05
 
 
 class Index(Struct, frozen=True):
-    """When each record of an ecosystem was modified; None where nobody has filled it in."""
+    """When each record of an ecosystem was modified; None where nobody has filled it in.
+
+    Attributes:
+        poison: what is wrong with the lines that are none.
+    """
 
     entries: tuple[tuple[datetime | None, str], ...]
+    poison: tuple[str, ...]
 
     def newest(self, until: datetime) -> datetime | None:
         """Return the last time of all that are not to come, None if there is none."""
@@ -95,7 +100,7 @@ def record_url(root: str, ecosystem: str, record: str) -> str:
 def read_index(feed: Download) -> Index:
     """Decode an index: a line for each record, the time it was modified and its id.
 
-    A line in a hundred may be none; should it tell a record's change, the archive does so too.
+    One line in twenty may be none: should it be that of a record that has changed, the archive has it too.
 
     Raises:
         FetchError: it lists nothing, or has too many lines that are none.
@@ -114,7 +119,7 @@ def read_index(feed: Download) -> Index:
         raise feed.refused(poison[0])
     if not entries:
         raise feed.refused("lists no records at all")
-    return Index(tuple(entries))
+    return Index(tuple(entries), tuple(poison))
 
 
 def read_rows(

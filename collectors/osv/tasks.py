@@ -100,6 +100,8 @@ def _ask_index(run: Run, cursor: datetime | None, *, conditional: bool) -> Liste
         if error.status != 404:
             raise
         return Listed()
+    if index.poison:
+        run.log.warning("%d lines of the index are passed over, first: %s", len(index.poison), index.poison[0])
     changed = index.since(cursor - OVERLAP) if cursor else []
     return Listed(changed=changed, newest=index.newest(run.started_at), feeds=(feed,))
 

@@ -8,7 +8,7 @@ import json
 import random
 import string
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ from collectors.nvd.source import read_page
 from collectors.nvd.source import read_rows as read_nvd_rows
 from collectors.osv.models import Osv
 from collectors.osv.source import read_rows as read_osv_rows
-from tests.feeds import exploits, modules
+from tests.feeds import advisory, cve_record, entry, exploits, modules, nvd_record
 
 NOW = datetime(2026, 8, 4, tzinfo=UTC)
 LONG = "".join(random.Random(1).choices(string.ascii_letters, k=5000))  # PostgreSQL cannot compress it into an index
@@ -54,61 +54,12 @@ RAW = {
     "@large": b"1e999",
 }
 
-KEV = {
-    "cveID": "CVE-2026-123456789",
-    "vendorProject": "N-able",
-    "product": "N-central",
-    "vulnerabilityName": "a name",
-    "dateAdded": "2026-08-04",
-    "shortDescription": "text",
-    "requiredAction": "text",
-    "dueDate": "2026-08-07",
-    "knownRansomwareCampaignUse": "Known",
-    "notes": "text",
-    "cwes": ["CWE-288"],
-}
-METRIC = {"type": "Primary", "cvssData": {"baseScore": 9.8, "vectorString": "V"}}
-NVD = {
-    "cve": {
-        "id": "CVE-2026-123456789",
-        "vulnStatus": "Analyzed",
-        "published": "2026-01-01T00:00:00.000",
-        "lastModified": "2026-01-01T00:00:00.000",
-        "descriptions": [{"lang": "en", "value": "text"}],
-        "metrics": {"cvssMetricV31": [METRIC, METRIC]},
-        "weaknesses": [{"description": [{"lang": "en", "value": "CWE-1"}]}],
-    }
-}
-CVE = {
-    "cveMetadata": {
-        "cveId": "CVE-2026-123456789",
-        "assignerOrgId": "an id",
-        "assignerShortName": "name",
-        "state": "PUBLISHED",
-        "datePublished": "2026-01-01T00:00:00.000Z",
-        "dateUpdated": "2026-01-01T00:00:00.000Z",
-    },
-    "containers": {
-        "cna": {
-            "title": "a title",
-            "descriptions": [{"lang": "en", "value": "text"}],
-            "rejectedReasons": [{"lang": "en", "value": "text"}],
-            "affected": [{"vendor": "a vendor"}],
-        }
-    },
-}
-OSV = {
-    "id": "RUSTSEC-123456789",
-    "modified": "2026-01-01T00:00:00Z",
-    "published": "2026-01-01T00:00:00Z",
-    "withdrawn": "2026-01-01T00:00:00Z",
-    "aliases": ["CVE-2026-1", "GHSA-1"],
-    "summary": "text",
-    "severity": [{"type": "CVSS_V3", "score": "V"}],
-    "affected": [{"package": {"ecosystem": "crates.io", "name": "left-pad"}, "ranges": [{"events": [{"fixed": "1"}]}]}],
-}
 MODULE = {**json.loads(modules([5])).popitem()[1], "fullname": "auxiliary/123456789"}
 EXPLOIT = {**next(csv.DictReader(io.StringIO(exploits([8]).decode()))), "id": "123456789"}
+KEV = {**entry(0), "cveID": "CVE-2026-123456789"}
+NVD = {"cve": {**nvd_record(0, modified=NOW)["cve"], "id": "CVE-2026-123456789"}}
+CVE = {**cve_record(0), "cveMetadata": {**cve_record(0)["cveMetadata"], "cveId": "CVE-2026-123456789"}}
+OSV = {**advisory(0, modified=NOW - timedelta(days=1)), "id": "RUSTSEC-123456789"}
 SCORE = {"cve": "CVE-2026-123456789", "epss": "0.5", "percentile": "0.5"}
 
 
