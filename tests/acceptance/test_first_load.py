@@ -1,4 +1,4 @@
-"""A first load of many pages, its worker killed at random moments: it ends as one that nobody disturbed."""
+"""A first load whose worker is killed at random moments: it ends as one that nobody disturbed."""
 
 from __future__ import annotations
 
@@ -12,26 +12,86 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.feeds import scores
 from tests.nvd_api import NvdApi, recorded
-from tests.replay import Replay
+from tests.replay import DRIP_BYTES, Answer, Replay
 from tests.secured import ident
 from tests.site import Site
 
-NVD = "collectors.nvd.tasks.nvd_collector"
 FIRST_ANSWER = datetime(2025, 6, 23, 22, 2, 16, tzinfo=UTC)
 KILLS = int(os.environ.get("KILLS", "3"))
 SEED = int(os.environ.get("SEED", "0")) or random.randrange(1, 10**6)
 PAGE = 10
 PAGES = 250 // PAGE
 ANSWER_SECONDS = 0.05
+SCORES = scores(range(3000))
+DOWNLOAD_SECONDS = 0.5
+LOAD_SECONDS = 0.25
 TTL = 1.5
 
 
 class FirstLoad:
-    """The collector ``nvd`` on a site of its own, and an API that takes its time and looks what was committed."""
+    """A collector on a site that is shared, where nothing is due but what a test says."""
+
+    def __init__(self, site: Site, feed: str) -> None:
+        self.site = site
+        self.table = feed
+        self.name = f"collectors.{feed}.tasks.{feed}_collector"
+
+    def is_due(self) -> None:
+        self.site.sql("UPDATE collectkit.collector SET next_due_at = clock_timestamp() WHERE name = %s", self.name)
+
+    def is_complete(self) -> bool:
+        return self.site.sql("SELECT data_state FROM collectkit.collector WHERE name = %s", self.name) == [
+            ("COMPLETE",)
+        ]
+
+    def outcomes(self) -> list[str]:
+        found = self.site.sql("SELECT outcome FROM collectkit.run WHERE collector = %s ORDER BY id", self.name)
+        return [each for (each,) in found]
+
+    def kill(self, worker) -> None:
+        """Kill a worker; its lease lapses at once, so that nobody has to wait for it."""
+        self.site.kill(worker)
+        worker.wait()
+        self.site.sql("UPDATE collectkit.collector SET lease_until = clock_timestamp() WHERE holder IS NOT NULL")
+
+    def finish(self) -> None:
+        """Let a worker take the load to its end, and end the worker."""
+        worker = self.site.run("worker")
+        self.is_due()
+        self.site.until(self.is_complete)
+        self.site.until(lambda: self.outcomes()[-1:] == ["OK"])
+        self.kill(worker)
+
+    def end_state(self) -> list[tuple[object, ...]]:
+        """Rows, watermark, cursor and state; the watermark of a snapshot by the run that it comes from."""
+        self.site.sql("SELECT set_config('collectkit.acl', %s, false)", str(ident("public")))
+        rows = self.site.sql(f"SELECT * FROM {self.table} ORDER BY cve_id")
+        return rows + self.site.sql(
+            "SELECT c.data_state, c.meta_attr, CASE WHEN c.updated_until_dt = r.started_at THEN NULL"
+            " ELSE c.updated_until_dt END FROM collectkit.collector c JOIN collectkit.run r ON r.collector = c.name"
+            " WHERE c.name = %s ORDER BY r.id DESC LIMIT 1",
+            self.name,
+        )
+
+    def undisturbed(self) -> list[tuple[object, ...]]:
+        """Be as before the first run, load once, and return the end state."""
+        self.site.sql(f"TRUNCATE {self.table}")
+        self.site.sql(
+            "UPDATE collectkit.collector SET data_state = 'EMPTY', updated_until_dt = NULL, stale_at = NULL,"
+            " meta_attr = '{}', attempt = 0 WHERE name = %s",
+            self.name,
+        )
+        assert self.site.run("run", self.table).wait(60) == 0, self.site.log()
+        return self.end_state()
+
+
+class Pages(FirstLoad):
+    """The collector ``nvd``, and an API that takes its time and looks what was committed."""
 
     def __init__(self, site: Site, source: Replay) -> None:
-        self.site = site
+        super().__init__(site, "nvd")
         self.api = NvdApi(source, recorded("2025-06-23"), timestamp="", most=PAGE)
         self.api.before = self._look
         self.asked_again: list[tuple[int, int]] = []
@@ -45,7 +105,7 @@ class FirstLoad:
         with psycopg.connect(self.site.environ["COLLECTKIT_DATABASE_URL"]) as connection:
             [(committed,)] = connection.execute(
                 "SELECT coalesce((meta_attr->'paging'->>'start')::int, 0) FROM collectkit.collector WHERE name = %s",
-                [NVD],
+                [self.name],
             )
         if int(asked["startIndex"]) != committed:
             self.asked_again.append((int(asked["startIndex"]), committed))
@@ -58,33 +118,9 @@ class FirstLoad:
         before = len(self.api.asked)
         self.site.until(lambda: any(start >= page * PAGE for start in self.api.starts[before:]))
 
-    def is_due(self) -> None:
-        self.site.sql("UPDATE collectkit.collector SET next_due_at = clock_timestamp() WHERE name = %s", NVD)
 
-    def is_complete(self) -> bool:
-        return self.site.sql("SELECT data_state FROM collectkit.collector WHERE name = %s", NVD) == [("COMPLETE",)]
-
-    def outcomes(self) -> list[str]:
-        return [each for (each,) in self.site.sql("SELECT outcome FROM collectkit.run ORDER BY id")]
-
-    def end_state(self) -> list[tuple[object, ...]]:
-        """Rows, watermark, cursor and state."""
-        self.site.sql("SELECT set_config('collectkit.acl', %s, false)", str(ident("public")))
-        rows = self.site.sql("SELECT * FROM nvd ORDER BY cve_id")
-        return rows + self.site.sql("SELECT data_state, updated_until_dt, meta_attr FROM collectkit.collector")
-
-    def forget(self) -> None:
-        """Be as before the first run."""
-        self.api.asked.clear()
-        self.site.sql("TRUNCATE nvd")
-        self.site.sql(
-            "UPDATE collectkit.collector SET data_state = 'EMPTY', updated_until_dt = NULL, stale_at = NULL,"
-            " meta_attr = '{}', attempt = 0"
-        )
-
-
-@pytest.fixture
-def load():
+@pytest.fixture(scope="module")
+def shared():
     with (
         tempfile.TemporaryDirectory(prefix="ck-", ignore_cleanup_errors=True) as home,
         Replay() as source,
@@ -93,35 +129,49 @@ def load():
             {},
             ttl=TTL,
             environ={
-                "COLLECTKIT_COLLECTORS": "collectors.nvd",
+                "COLLECTKIT_COLLECTORS": "collectors.nvd,collectors.epss",
                 "NVD_COLLECTOR_URL": f"{source.base}/rest/json/cves/2.0",
                 "NVD_COLLECTOR_API_KEY": "50-requests-in-30-seconds",
+                "EPSS_COLLECTOR_URL": f"{source.base}/scores",
                 "no_proxy": "127.0.0.1",
             },
         ) as site,
     ):
-        yield FirstLoad(site, source)
+        yield site, source
 
 
-def test_a_first_load_that_is_killed_ends_as_one_that_is_not_and_asks_for_no_committed_page_again(load):
-    chance = random.Random(SEED)
+@pytest.fixture
+def place(shared):
+    """The shared site and its source, without what the test before has left running."""
+    site, _ = shared
+    for process in site.processes:
+        if process.poll() is None:
+            site.kill(process)
+            process.wait()
+    return shared
+
+
+@pytest.fixture
+def chance():
     print(f"seed {SEED}, {KILLS} kills")  # a failure shows it; SEED= plays it again
+    return random.Random(SEED)
+
+
+def test_a_first_load_of_pages_that_is_killed_ends_as_one_that_is_not_and_asks_for_no_committed_page_again(
+    place, chance
+):
+    load = Pages(*place)
     for page in sorted(chance.sample(range(PAGES - 5), KILLS)):
         worker = load.site.run("worker")
         load.is_due()
         load.waits_for_page(page)
         time.sleep(chance.uniform(0, ANSWER_SECONDS + 0.03))
-        load.site.kill(worker)
-        worker.wait()
-    load.site.run("worker")
-    load.is_due()
-    load.site.until(load.is_complete)
-    load.site.until(lambda: load.outcomes()[-1:] == ["OK"])
+        load.kill(worker)
+    load.finish()
     disturbed, requests = load.end_state(), len(load.api.asked)
 
-    load.forget()
-    assert load.site.run("run", "nvd").wait(60) == 0
-    undisturbed = load.end_state()
+    load.api.asked.clear()
+    undisturbed = load.undisturbed()
 
     assert load.outcomes() == [*["LOST"] * KILLS, "OK", "OK"]
     assert load.asked_again == []
@@ -129,3 +179,30 @@ def test_a_first_load_that_is_killed_ends_as_one_that_is_not_and_asks_for_no_com
     assert PAGES <= requests <= PAGES + KILLS
     assert disturbed == undisturbed
     assert len(disturbed) == 251
+
+
+def test_a_first_load_of_one_file_that_is_killed_ends_as_one_that_is_not(place, chance):
+    site, source = place
+    load = FirstLoad(site, "epss")
+    drip = DOWNLOAD_SECONDS * DRIP_BYTES / len(SCORES)
+    source.answer("/scores", Answer(body=SCORES, content_type="application/gzip", etag='"1"', drip=drip))
+    # The first while the file comes, so that one run is lost at least; the others while it comes or is loaded.
+    moments = [chance.uniform(0, DOWNLOAD_SECONDS)]
+    moments += [chance.uniform(0, DOWNLOAD_SECONDS + LOAD_SECONDS) for _ in range(KILLS - 1)]
+    for moment in moments:
+        before = len(source.requests)
+        worker = site.run("worker")
+        load.is_due()
+        site.until(lambda before=before: len(source.requests) > before)
+        time.sleep(moment)
+        load.kill(worker)
+    load.finish()
+    disturbed = load.end_state()
+
+    undisturbed = load.undisturbed()
+
+    print(load.outcomes())
+    assert load.outcomes()[0] == "LOST"
+    assert set(load.outcomes()) == {"LOST", "OK"}
+    assert disturbed == undisturbed
+    assert len(disturbed) == 3001

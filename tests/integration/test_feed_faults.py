@@ -17,7 +17,7 @@ CASES = [(feed, fault) for feed in FEEDS for fault in FAULTS if expected_of(faul
 
 @pytest.fixture(scope="module")
 def played_feed(request, collectkit_database_url, tmp_path_factory):
-    """A feed that is complete; its faults leave it so, each as the one before has found it."""
+    """A feed that is complete; after each fault, the last one too, the next good version is taken."""
     directory = tmp_path_factory.mktemp("feed")
     with (
         clean_database(collectkit_database_url, directory) as db,
@@ -31,6 +31,7 @@ def played_feed(request, collectkit_database_url, tmp_path_factory):
         )
         db.enrol(feed.collector)
         yield played
+        played.load()
         played.close()
 
 
