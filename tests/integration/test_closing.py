@@ -89,6 +89,16 @@ def test_a_lost_run_says_who_stopped_and_at_which_attempt(enrolled):
     assert column("last_error") == f"lost: here stopped renewing run {held.run} (attempt 1 of 3)"
 
 
+def test_a_revoked_run_gives_its_due_time_back_and_counts_no_attempt(enrolled):
+    enrolled()
+    held = claim(NAME)
+
+    ledger.close_revoked(NAME, "revoked: for a test", TTL)
+
+    assert (column("next_due_at"), column("attempt"), column("last_error")) == (held.scheduled_for, 0, None)
+    assert ledger_db.run("SELECT outcome, error FROM collectkit.run") == [("REVOKED", "revoked: for a test")]
+
+
 def test_the_next_moment_to_wake_up_at_is_the_first_due_time_to_come_of_ones_own_free_collectors(enrolled):
     enrolled()
     mine = [NAME, FOLLOWER]
