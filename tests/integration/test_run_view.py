@@ -28,6 +28,19 @@ def seen(db):
     return run_it
 
 
+def test_a_run_knows_which_due_time_it_serves_and_when_it_must_end(seen):
+    def facts(run):
+        ((id_, name, due, began),) = ledger_db.run(
+            "SELECT id, collector, scheduled_for, started_at FROM collectkit.run"
+        )
+        assert (run.id, run.name, run.scheduled_for, run.started_at) == (id_, name, due, began)
+        assert (run.key, run.attempt, run.dry_run, run.deadline) == (None, 1, False, began + HOUR)
+        assert repr(run) == f"<Run {id_} of tests.seen, attempt 1>"
+        return due
+
+    assert seen(facts, deadline=HOUR) is not None
+
+
 def test_windows_end_where_the_run_began_if_nothing_else_is_said(seen):
     def windows(run):
         start = run.started_at - 2 * HOUR
