@@ -10,10 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from collectkit.database import connect, disconnect
+from collectkit.settings import Settings
+from collectkit.testing import TestDatabase
 from tests.chaos.lane import Lane
 from tests.chaos.matrix import lanes
+from tests.chaos.proxy import Proxy
 
 _FAILED = pytest.StashKey[bool]()
 
@@ -83,3 +88,22 @@ def _directory(request: pytest.FixtureRequest) -> Iterator[Path]:
         print(f"\nlogs and data are in {made}")
     else:
         shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture
+def proxy(db: TestDatabase) -> Iterator[Proxy]:
+    """The database is reached by a relay that a test can cut."""
+    way = psycopg.conninfo.conninfo_to_dict(db.settings.database_url)
+    host, port = str(way.get("host", "localhost")), int(way.get("port", 5432))
+    made = Proxy(Path(host, f".s.PGSQL.{port}") if host.startswith("/") else (host, port))
+    disconnect()
+    connect(
+        Settings(
+            database_url=f"postgresql://{way['user']}:{way['password']}@127.0.0.1:{made.port}/{way['dbname']}",
+            state_dir=db.settings.state_dir,
+        )
+    )
+    yield made
+    disconnect()
+    connect(db.settings)
+    made.close()

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import peewee
-import psycopg
-import pytest
 
-from collectkit import Model, collector, connect, cron
-from collectkit.database import disconnect, ledger_db
-from collectkit.settings import Settings
-from tests.chaos.proxy import Proxy
+from collectkit import Model, collector, cron
+from collectkit.database import ledger_db
 
 HOURLY = cron("0 * * * *")
 
@@ -19,25 +13,6 @@ HOURLY = cron("0 * * * *")
 class Mark(Model):
     id = peewee.IntegerField(primary_key=True)
     times = peewee.IntegerField(default=1)
-
-
-@pytest.fixture
-def proxy(db):
-    """The database is reached by a relay that a test can cut."""
-    way = psycopg.conninfo.conninfo_to_dict(db.settings.database_url)
-    host, port = str(way.get("host", "localhost")), int(way.get("port", 5432))
-    made = Proxy(Path(host, f".s.PGSQL.{port}") if host.startswith("/") else (host, port))
-    disconnect()
-    connect(
-        Settings(
-            database_url=f"postgresql://{way['user']}:{way['password']}@127.0.0.1:{made.port}/{way['dbname']}",
-            state_dir=db.settings.state_dir,
-        )
-    )
-    yield made
-    disconnect()
-    connect(db.settings)
-    made.close()
 
 
 def enrolled(db, fn, **options):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from collectkit import collector, cron, ledger
-from collectkit.database import ledger_db
+from collectkit.database import connect, ledger_db
 
 TTL = timedelta(seconds=30)
 SHORT = timedelta(milliseconds=1)
@@ -97,6 +98,18 @@ def test_a_revoked_run_gives_its_due_time_back_and_counts_no_attempt(enrolled):
 
     assert (column("next_due_at"), column("attempt"), column("last_error")) == (held.scheduled_for, 0, None)
     assert ledger_db.run("SELECT outcome, error FROM collectkit.run") == [("REVOKED", "revoked: for a test")]
+
+
+def test_a_run_by_hand_first_closes_what_has_lapsed(enrolled, db):
+    declared = enrolled()
+    connect(msgspec.structs.replace(db.settings, lease_ttl=timedelta(seconds=0.2)))
+    claim(NAME)
+    lapse(NAME)
+
+    outcome = declared.run_now()
+
+    assert outcome.outcome == "OK"
+    assert ledger_db.run("SELECT outcome, attempt FROM collectkit.run ORDER BY id") == [("LOST", 1), ("OK", 2)]
 
 
 def test_the_next_moment_to_wake_up_at_is_the_first_due_time_to_come_of_ones_own_free_collectors(enrolled):

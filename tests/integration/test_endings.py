@@ -102,6 +102,15 @@ def test_a_failure_is_logged_with_its_place_and_without_the_row(ending, caplog):
     assert "hidden" not in caplog.text.replace("'hidden')\")", "")  # its own line of source
 
 
+def test_a_person_who_interrupts_a_run_ends_the_command_too_and_the_run_is_handed_over(ending):
+    with pytest.raises(KeyboardInterrupt):
+        ending(raising(KeyboardInterrupt()))
+
+    assert ledger_db.run("SELECT outcome, error FROM collectkit.run") == [
+        ("HANDED_OVER", "handed over: the process was told to stop")
+    ]
+
+
 def test_a_run_that_is_told_to_stop_lets_no_other_instance_begin(db):
     begun = []
 
@@ -136,10 +145,11 @@ class Interruption:
         self.begun = False
 
     def __enter__(self):
+        self.before = sys.gettrace()
         sys.settrace(self)
 
     def __exit__(self, *_):
-        sys.settrace(None)
+        sys.settrace(self.before)  # coverage's, perhaps
 
     def __call__(self, frame, event, _argument):
         if frame.f_code.co_filename not in WAY:

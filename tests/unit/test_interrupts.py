@@ -110,6 +110,21 @@ def test_a_thread_that_waits_again_and_again_is_interrupted_between_two_waits(bu
     assert thread.interrupted == 1
 
 
+def test_a_thread_that_waits_for_a_lock_is_left_alone_and_whoever_asked_is_told(busy):
+    condition = threading.Condition()
+
+    def share():
+        with condition:
+            pass
+
+    with condition:
+        (thread,) = busy(share, count=1)
+        told = interrupt(thread.ident, Interrupt)
+
+    assert not told
+    assert thread.interrupted == 0
+
+
 def test_a_thread_that_has_called_an_interrupt_back_goes_on_also_under_a_tracer():
     def trace(*_):
         return trace
