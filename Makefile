@@ -6,6 +6,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# What collectkit is measured against, in an environment of its own.
+RIVALS := .venv-rivals
+RIVALS_LOCK := tests/bench/rivals/requirements
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command 'make lock' $(LOCK_FLAGS)
 
@@ -49,7 +52,15 @@ format: $(READY) ## format, and mend what can be mended
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
 
+# Without the network it stays away, and the bench does without.
+$(RIVALS)/.ready: $(RIVALS_LOCK).txt
+	@echo "setting up $(RIVALS) from $(RIVALS_LOCK).txt"
+	@$(PYTHON) -m venv --clear $(RIVALS)
+	@$(RIVALS)/bin/pip install -qq --disable-pip-version-check --require-hashes --only-binary :all: -r $(RIVALS_LOCK).txt
+	@touch $@
+
 bench: $(READY) ## every measurement of tests/bench
+	@$(MAKE) --no-print-directory $(RIVALS)/.ready 2>/dev/null || true
 	@set -e; for bench in tests/bench/*.py; do \
 		[ -e "$$bench" ] || { echo "make: no bench in tests/bench" >&2; exit 1; }; \
 		echo "$$bench"; $(BIN)/python "$$bench"; \
@@ -60,7 +71,8 @@ lock: $(READY) ## bring the locks in line with pyproject.toml; LOCK_FLAGS=--upgr
 	@$(COMPILE) --group build -o requirements/build.txt
 	@$(COMPILE) pyproject.toml --extra embedded --group dev \
 		-c requirements/runtime.txt -c requirements/build.txt -o requirements/dev.txt
+	@$(COMPILE) $(RIVALS_LOCK).in -c requirements/runtime.txt -o $(RIVALS_LOCK).txt
 
 clean: ## remove everything that make made; var/ (your data) stays
-	@rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) $(RIVALS) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -67,7 +67,7 @@ def copy_rows(
     return number - 1
 
 
-def _as_text(rows: Sequence[Sequence[Any]], plain: Sequence[frozenset[type]]) -> str | None:
+def _as_text(rows: Sequence[Sequence[Any]], plain: Sequence[frozenset[type]]) -> str | bytes | None:
     r"""Return the rows as COPY reads them; None if a value is of another type, or holds what has a meaning there."""
     if all(str in types for types in plain) and (text := _joined(rows, len(plain))):
         return text
@@ -82,23 +82,23 @@ def _as_text(rows: Sequence[Sequence[Any]], plain: Sequence[frozenset[type]]) ->
     return "\n".join(map("\t".join, zip(*columns, strict=True))) + "\n"
 
 
-def _joined(rows: Sequence[Sequence[Any]], width: int) -> str | None:
+def _joined(rows: Sequence[Sequence[Any]], width: int) -> bytes | None:
     """Return rows of text alone, as a CSV file has them: joined first and then looked at, all at once."""
     try:
-        text = "\n".join(map("\t".join, rows)) + "\n"
-    except TypeError:
+        text = ("\n".join(map("\t".join, rows)) + "\n").encode()
+    except (TypeError, UnicodeEncodeError):
         return None
-    separate = text.count("\n") == len(rows) and text.count("\t") == len(rows) * (width - 1)
-    return text if separate and _is_plain(text, "\\\r\0") else None
+    separate = text.count(b"\n") == len(rows) and text.count(b"\t") == len(rows) * (width - 1)
+    return None if not separate or b"\\" in text or b"\r" in text or b"\0" in text else text
 
 
-def _is_plain(text: str, specials: str = "\\\t\n\r\0") -> bool:
+def _is_plain(text: str) -> bool:
     """Whether COPY takes the text as it is."""
     try:
         text.encode()
     except UnicodeEncodeError:
         return False
-    return not any(special in text for special in specials)
+    return not any(special in text for special in "\\\t\n\r\0")
 
 
 class _LineWriter:

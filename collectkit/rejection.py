@@ -73,18 +73,17 @@ class Rejections:
         self._table = table
         self._share = share
         self._few = _FEW if update else 1
-        self._used = 0
+        self._seen = 0
         self._reasons: dict[str, str] = {}
         self.count = 0
         self.keys: list[object] = []
 
     def sift(self, records: Iterable[T | Rejected]) -> Iterator[T]:
         """Let rows through, one at a time as they come, and keep the rejected records back."""
-        for record in records:
+        for self._seen, record in enumerate(records, 1):
             if isinstance(record, Rejected):
                 self._keep(record)
             else:
-                self._used += 1
                 yield record
 
     def judge(self) -> None:
@@ -93,10 +92,9 @@ class Rejections:
         Raises:
             TooManyRejected: they are more than may be lost.
         """
-        records = self.count + self._used
-        few = max(1, min(self._few, records // 2)) if self._share else 0
-        if self.count > max(self._share * records, few):
-            raise TooManyRejected(self._table, self.count, records, self._share, next(iter(self._reasons.values())))
+        few = max(1, min(self._few, self._seen // 2)) if self._share else 0
+        if self.count > max(self._share * self._seen, few):
+            raise TooManyRejected(self._table, self.count, self._seen, self._share, next(iter(self._reasons.values())))
 
     def write(self, connection: psycopg.Connection[Any], collector: str) -> None:
         """Write digests and reasons down, in the open transaction, and say it in the log."""
