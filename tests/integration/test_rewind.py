@@ -50,6 +50,17 @@ def test_the_watermark_goes_back_the_cursor_is_forgotten_and_the_collector_is_du
     ]
 
 
+def test_a_watermark_is_not_set_back_to_where_it_stands(rewound):
+    rewound.run_now()
+    ((stands,),) = ledger_db.run("SELECT updated_until_dt FROM collectkit.collector")
+
+    def back(to):
+        return ledger.rewind(NAME, to=to, stale_at="infinity", dropped=[], by="ann", note=None)
+
+    assert not back(stands)
+    assert back(stands - timedelta(microseconds=1))
+
+
 def test_a_run_that_is_under_way_is_revoked_and_can_commit_nothing_more(rewound):
     rewound.run_now()
     held = ledger.claim(NAME, ttl=TTL, worker="w", force=True)

@@ -88,3 +88,17 @@ def test_a_checkpoint_notes_the_groups_and_counts_that_it_was_made_with(seen):
     assert read == ["public"]
     assert write
     assert until is not None
+
+
+def test_a_dry_run_leaves_its_groups_in_the_history_though_no_checkpoint_of_it_stays(seen):
+    seen(lambda run: run.store(run.started_at), acl="public", dry_run=True)
+
+    ((dry, read),) = ledger_db.run("SELECT dry_run, acl_read FROM collectkit.run")
+    assert (dry, read) == (True, ["public"])
+
+
+def test_what_a_run_logs_carries_its_collector_and_number(seen, caplog):
+    number = seen(lambda run: run.log.warning("odd") or run.id)
+
+    (record,) = [each for each in caplog.records if each.message == "odd"]
+    assert (record.name, record.collector, record.run) == ("tests.seen", "tests.seen", number)
