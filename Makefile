@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help venv demo run test chaos lint format bench lock clean
+.PHONY: help venv demo run test chaos coverage mutation lint format bench lock clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -9,11 +9,12 @@ READY := $(VENV)/.ready
 # What collectkit is measured against, in an environment of its own.
 RIVALS := .venv-rivals
 RIVALS_LOCK := tests/bench/rivals/requirements
+MUTATION := $(VENV)/.mutation
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command 'make lock' $(LOCK_FLAGS)
 
 help: ## show this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 14
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
 
 # Rebuilt from nothing when the locks change, so that it never holds more than they name.
 $(READY): requirements/dev.txt pyproject.toml
@@ -41,6 +42,21 @@ test: $(READY) ## all tests; make test ARGS='tests/unit -k cron' for some
 chaos: $(READY) ## kill, stop and cut everything; SEED=1 SEEDS=1 KILLS=300 ONLY='commit.*/kill/*'
 	@CHAOS=1 SEED=$(SEED) SEEDS=$(SEEDS) KILLS=$(KILLS) ONLY='$(ONLY)' \
 		$(BIN)/python -m pytest tests/chaos -p no:cacheprovider --timeout=0 -s -v $(ARGS)
+
+# Its data file needs a name that holds in every directory: the children have others.
+coverage: export COVERAGE_FILE = $(CURDIR)/build/coverage/data
+coverage: $(READY) ## the tests, with the branches of the core that they take, children included; fails under 95 %
+	@rm -rf build/coverage
+	@$(BIN)/coverage run -m pytest --timeout=900 $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+$(MUTATION): requirements/mutation.txt $(READY)
+	@$(BIN)/pip install -qq --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/mutation.txt
+	@touch $@
+
+mutation: $(MUTATION) ## change the core in small ways and count what the tests see; MUTANTS=100 of each module, SEED=1
+	@MUTANTS=$(MUTANTS) SEED=$(SEED) $(BIN)/python -m tests.mutation
 
 lint: $(READY) ## style, formatting, types, imports
 	@$(BIN)/ruff check --quiet .
@@ -72,7 +88,8 @@ lock: $(READY) ## bring the locks in line with pyproject.toml; LOCK_FLAGS=--upgr
 	@$(COMPILE) pyproject.toml --extra embedded --group dev \
 		-c requirements/runtime.txt -c requirements/build.txt -o requirements/dev.txt
 	@$(COMPILE) $(RIVALS_LOCK).in -c requirements/runtime.txt -o $(RIVALS_LOCK).txt
+	@$(COMPILE) --group mutation -c requirements/dev.txt -o requirements/mutation.txt
 
 clean: ## remove everything that make made; var/ (your data) stays
-	@rm -rf $(VENV) $(RIVALS) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) $(RIVALS) build dist mutants .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

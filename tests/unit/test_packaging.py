@@ -37,6 +37,7 @@ def declared(*names: str) -> list[Requirement]:
         ("runtime.txt", ("runtime",)),
         ("build.txt", ("build",)),
         ("dev.txt", ("runtime", "embedded", "build", "dev")),
+        ("mutation.txt", ("mutation",)),
     ],
 )
 def test_a_lock_pins_all_that_is_declared_within_its_bounds(lock: str, groups: tuple[str, ...]) -> None:
