@@ -9,6 +9,7 @@ import gzip
 import io
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ SMALL = 20_000
 class Effect(Enum):
     """What a run comes to, in words that the documentation explains."""
 
+    UNCHANGED = "unchanged"
     TAKEN = "taken"
     IN_PART = "set aside"
     LAST = "the last is taken"
@@ -81,7 +83,7 @@ def _git(says: str) -> dict[str, Expected | None]:
     return {"cvelist": Expected(REFUSED, says)}
 
 
-TAKEN, IN_PART, LAST, PASSED, REFUSED = Effect
+UNCHANGED, TAKEN, IN_PART, LAST, PASSED, REFUSED = Effect
 INDEX, RECORD, ARCHIVE = "osv, the index", "osv, a record", "osv, the archive"
 NOT_FOR_GIT: dict[str, Expected | None] = {"cvelist": None}
 _TYPE = "where {accept} was asked for"
@@ -92,6 +94,17 @@ _OLD_COPY = Expected(REFUSED, "an old copy")
 _TO_COME = Expected(REFUSED, "which is to come")
 
 FAULTS: dict[str, Fault] = {
+    "304 Not Modified": Fault(
+        Expected(UNCHANGED, "unchanged"),
+        {"cvelist": None, "nvd": None},
+        behind=1,
+    ),
+    "the same bytes under another ETag": Fault(
+        Expected(UNCHANGED, "unchanged"),
+        {"cvelist": None, "nvd": None},
+        lambda good, _: [replace(good, etag='"another"')],
+        behind=1,
+    ),
     "429 with `Retry-After: 2`, and then the answer": Fault(
         Expected(TAKEN, "answered 429 Too Many Requests; try 2 follows in 2.0 s"),
         _git("The requested URL returned error: 429"),
@@ -206,6 +219,11 @@ FAULTS: dict[str, Fault] = {
             RECORD: None,
         },
         shows={"empty": True},
+    ),
+    "half of the records": Fault(
+        Expected(REFUSED, "30 of 60 rows are no longer listed"),
+        {"cvelist": Expected(REFUSED, "30 of 60 rows would go"), "nvd": None, INDEX: None, RECORD: None},
+        shows={"missing": 30},
     ),
     "one record that cannot be read": Fault(
         _SET_ASIDE,

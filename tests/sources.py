@@ -47,6 +47,7 @@ class Version(NamedTuple):
         poison: how many of the records cannot be read.
         twice: one is listed a second time.
         empty: there are no records.
+        missing: how many records are left out.
         ahead: it is dated in the year after next.
         stale: the first record is as it was two versions ago.
     """
@@ -55,6 +56,7 @@ class Version(NamedTuple):
     poison: int = 0
     twice: bool = False
     empty: bool = False
+    missing: int = 0
     ahead: bool = False
     stale: bool = False
 
@@ -72,7 +74,7 @@ class Version(NamedTuple):
 
     def records(self, make: Callable[[int, Version], Any], spoil: Callable[[Any], Any]) -> list[Any]:
         """The records made by number and version, the first of them spoilt or stale, the last twice."""
-        numbers = [] if self.empty else [*range(RECORDS), *([RECORDS - 1] if self.twice else [])]
+        numbers = [] if self.empty else [*range(self.missing, RECORDS), *([RECORDS - 1] if self.twice else [])]
         before = self._replace(number=self.number - 2)
         made = [make(n, before if self.stale and n == 0 else self) for n in numbers]
         return [spoil(each) if n < self.poison else each for n, each in enumerate(made)]
@@ -138,7 +140,7 @@ def nvd_files(version: Version) -> Mapping[str, Answer]:
 
 def osv_files(version: Version) -> Mapping[str, Answer]:
     """The records at fault, and an index that is right; no records are an archive without any."""
-    return _bucket(version, version._replace(poison=0, empty=False))
+    return _bucket(version, version._replace(poison=0, empty=False, missing=0))
 
 
 def osv_index_files(version: Version) -> Mapping[str, Answer]:
@@ -151,11 +153,11 @@ def _bucket(records: Version, index: Version) -> Mapping[str, Answer]:
     lines = index.records(
         lambda n, v: f"{v.moment.isoformat()},{_rustsec(n)}\n", lambda line: line.replace("T", " or so")
     )
-    files = {f"/osv/crates.io/{_rustsec(n)}.json": _as_json(each) for n, each in enumerate(made[:RECORDS])}
+    files = {f"/osv/crates.io/{each['id']}.json": _as_json(each) for each in made}
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as into:
         for n, each in enumerate(made):
-            into.writestr(f"{n}/{_rustsec(min(n, RECORDS - 1))}.json", json.dumps(each))
+            into.writestr(f"{n}/{each['id']}.json", json.dumps(each))
     return {
         "/osv/crates.io/modified_id.csv": Answer(body="".join(lines).encode(), content_type=CSV),
         "/osv/crates.io/all.zip": Answer(body=packed.getvalue(), content_type=ZIP),
@@ -174,8 +176,7 @@ def _as_json(value: Any) -> Answer:
 def cvelist_files(version: Version) -> Mapping[str, bytes]:
     records = version.records(lambda n, v: cve_record(n, v.text), without("containers"))
     return {
-        f"cves/{n}/CVE-2026-{10_000 + min(n, RECORDS - 1)}.json": json.dumps(each).encode()
-        for n, each in enumerate(records)
+        f"cves/{n}/{each['cveMetadata']['cveId']}.json": json.dumps(each).encode() for n, each in enumerate(records)
     }
 
 
@@ -218,7 +219,7 @@ class Played:
 
     def show(self, version: Version, fault: Fault | None = None) -> None:
         """Show a version, and the fault in the place of the answer that may be at fault."""
-        files = self.feed.files(version)
+        files = {path: replace(answer, etag=f'"{version.number}"') for path, answer in self.feed.files(version).items()}
         for path, answer in files.items():
             self._source.answer(path, answer)
         good = files[self.feed.path]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from psycopg.types.json import Jsonb
 from collectkit import Counts, group_ids
 from collectors.cvelist import tasks
 from collectors.cvelist.tasks import CvelistSettings, cvelist_collector
-from tests.replay import Answer, Replay
 from tests.upstream import Upstream, files_of
 
 RECORDED = Path(__file__).parents[1] / "data" / "cvelist"
@@ -161,21 +160,6 @@ def test_a_rewritten_history_is_followed(loaded):
     assert cvelist_collector.run_now().counts == Counts(inserted=14, updated=15)
 
 
-def test_an_older_commit_comes_from_a_mirror_that_lags_and_is_passed_over(loaded, caplog):
-    older = loaded.upstream.git("rev-parse", "HEAD")
-    loaded.upstream.publish(THURSDAY, at=DAYS[1])
-    cvelist_collector.run_now()
-    before, state = loaded.rows, loaded.state
-
-    loaded.upstream.show(older)
-    outcome = cvelist_collector.run_now()
-
-    assert (outcome.outcome, outcome.counts) == ("OK", Counts())
-    assert loaded.result == f"passed over: commit {older[:12]} is older than {state[1]['commit'][:12]}"
-    assert "passed over" in caplog.text
-    assert (loaded.rows, loaded.state) == (before, state)
-
-
 def test_a_file_that_vanished_is_marked_as_gone_and_back_when_it_comes_back(loaded):
     victim = path_of("CVE-2024-25285")
 
@@ -243,33 +227,6 @@ def test_a_poison_record_in_a_full_pass_is_not_gone(mirror):
     assert mirror.gone == []
 
 
-EMPTIED: dict[str | bytes, bytes] = {"README.md": b"#"}
-FEWER = dict(sorted(THURSDAY.items())[:30])
-
-
-@pytest.mark.parametrize(
-    ("files", "reason"),
-    [
-        pytest.param(poisoned(6), "6 of 29 records were rejected, more than max_rejected", id="poison"),
-        pytest.param(EMPTIED, "38 of 38 rows would go", id="emptied"),
-        pytest.param(FEWER, "rows would go, which is more than max_shrink=0.02", id="shrunken"),
-    ],
-)
-def test_a_commit_that_cannot_be_believed_fails_in_one_line_and_the_old_rows_stand(loaded, files, reason):
-    before, state = loaded.rows, loaded.state
-
-    loaded.upstream.publish(files, at=DAYS[1])
-    outcome = cvelist_collector.run_now()
-
-    assert (outcome.outcome, outcome.counts) == ("FAILED", Counts())
-    assert reason in outcome.reason
-    assert "\n" not in outcome.reason
-    assert (loaded.rows, loaded.state) == (before, state)
-
-    loaded.upstream.publish(THURSDAY, at=DAYS[2])
-    assert cvelist_collector.run_now().counts == Counts(inserted=14, updated=15)
-
-
 def test_a_repository_without_any_record_is_refused_as_a_first_load(mirror):
     mirror.upstream.publish({"README.md": b"#"})
 
@@ -277,46 +234,6 @@ def test_a_repository_without_any_record_is_refused_as_a_first_load(mirror):
 
     assert outcome.outcome == "FAILED"
     assert "the source gave no rows at all" in outcome.reason
-
-
-def unreachable(upstream: Upstream, _: Replay) -> str:
-    return f"{upstream.url}-is-not-there"
-
-
-def empty(upstream: Upstream, _: Replay) -> str:
-    return Upstream(upstream.directory.with_name("empty")).url
-
-
-def html(_: Upstream, source: Replay) -> str:
-    page = Answer(content_type="text/html", body=b"<!doctype html>\n<title>Access Denied</title>\n")
-    return source.answer("/list.git/info/refs", page).removesuffix("/info/refs")
-
-
-def silent(_: Upstream, source: Replay) -> str:
-    return source.answer("/list.git/info/refs", Answer(delay=20)).removesuffix("/info/refs")
-
-
-@pytest.mark.parametrize(
-    ("fault", "reason"),
-    [
-        (unreachable, "does not appear to be a git repository"),
-        (empty, "couldn't find remote ref HEAD"),
-        (html, "is this a git repository?"),
-        (silent, "git was not done in time"),
-    ],
-)
-def test_a_source_that_gives_nothing_fails_in_one_line_and_the_old_rows_stand(loaded, monkeypatch, fault, reason):
-    before, state = loaded.rows, loaded.state
-    monkeypatch.setattr(tasks, "TIMEOUT", timedelta(seconds=1))
-
-    with Replay() as source:
-        monkeypatch.setattr(tasks, "settings", CvelistSettings(url=fault(loaded.upstream, source)))
-        outcome = cvelist_collector.run_now()
-
-    assert (outcome.outcome, outcome.counts) == ("FAILED", Counts())
-    assert reason in outcome.reason
-    assert "\n" not in outcome.reason
-    assert (loaded.rows, loaded.state) == (before, state)
 
 
 def test_a_broken_clone_fails_one_run_and_the_next_one_makes_it_anew(loaded, db):

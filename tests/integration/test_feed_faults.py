@@ -69,6 +69,9 @@ def test_a_fault_comes_to_what_the_table_says(request, played, name, monkeypatch
         assert outcome.outcome == "OK", outcome.reason
     if expected.effect in {Effect.REFUSED, Effect.PASSED}:
         assert (len(kept), played.state) == (RECORDS, (watermark, meta))
+    elif expected.effect is Effect.UNCHANGED:
+        assert len(kept) == RECORDS
+        assert played.state[0] > watermark
     else:
         assert len(kept) == int(expected.effect is Effect.IN_PART)
         assert played.state[0] > watermark

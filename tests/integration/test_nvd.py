@@ -239,13 +239,6 @@ class TestFirstLoad:
         assert "answers from record 0 on where 100 was asked for" in outcome.reason
         assert mirror.status.cursor["paging"]["start"] == 100
 
-    def test_one_record_that_cannot_be_read_is_set_aside(self, mirror):
-        del mirror.api.records[3]["cve"]["published"]
-
-        outcome = nvd_collector.run_now()
-
-        assert (outcome.outcome, outcome.counts) == ("OK", Counts(inserted=249, rejected=1))
-
     def test_a_dry_run_pages_through_everything_and_leaves_all_alone(self, mirror):
         mirror.api.most = 100
 
