@@ -76,7 +76,7 @@ $(RIVALS)/.ready: $(RIVALS_LOCK).txt
 	@touch $@
 
 bench: $(READY) ## every measurement of tests/bench
-	@$(MAKE) --no-print-directory $(RIVALS)/.ready 2>/dev/null || true
+	@$(MAKE) --silent $(RIVALS)/.ready 2>/dev/null || true
 	@set -e; for bench in tests/bench/*.py; do \
 		[ -e "$$bench" ] || { echo "make: no bench in tests/bench" >&2; exit 1; }; \
 		echo "$$bench"; $(BIN)/python "$$bench"; \

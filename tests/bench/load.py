@@ -192,7 +192,7 @@ def main() -> None:
     options.add_argument("--without-rivals", action="store_true", help="spare the slow ones: Peewee and dlt")
     given = options.parse_args()
     rivals = not given.without_rivals and (OTHERS / ".ready").exists()
-    if not rivals:
+    if not rivals and not given.without_rivals:
         print(f"without Peewee and dlt: `make {OTHERS.name}/.ready` makes their environment, or says why not")
     place = Path(tempfile.mkdtemp(prefix="collectkit-bench-"))
     place.chmod(0o711)
