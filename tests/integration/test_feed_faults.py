@@ -8,11 +8,18 @@ import pytest
 
 from collectkit import download
 from collectkit.testing import clean_database
-from tests.fault_table import FAULTS, SMALL, Effect, expected_of, rendered
+from tests.fault_table import ARCHIVE, FAULTS, RECORD, SMALL, Effect, expected_of, rendered
 from tests.replay import Replay
 from tests.sources import FEEDS, RECORDS, Played, PlayedGit, Version
 
-CASES = [(feed, fault) for feed in FEEDS for fault in FAULTS if expected_of(fault, feed)]
+# Whatever goes wrong with an answer of osv goes wrong with its index; the others are fetched by the same call.
+AS_THE_INDEX = {RECORD, ARCHIVE}
+CASES = [
+    (feed, name)
+    for feed in FEEDS
+    for name, fault in FAULTS.items()
+    if expected_of(name, feed) and not (feed in AS_THE_INDEX and fault.answers and feed not in fault.differs)
+]
 
 
 @pytest.fixture(scope="module")
