@@ -16,7 +16,7 @@ from tests.site import ROOT
 
 SEEDS = 4
 _PATIENCE = 25.0
-_LAST_LINE = re.compile(r"\d+ (passed|failed|error).* in [\d.]+s")
+_VERDICT = re.compile(r"FAILED |\d+ (passed|failed|error).* in [\d.]+s")
 
 
 class Bug(NamedTuple):
@@ -82,7 +82,7 @@ def _of_the_tests(tree: Path, tests: list[str]) -> str | None:
     said: list[str] = []
     for line in process.stdout:
         said.append(line)
-        if _LAST_LINE.match(line):
+        if _VERDICT.match(line):
             break
     with suppress(subprocess.TimeoutExpired):
         process.wait(_PATIENCE)
