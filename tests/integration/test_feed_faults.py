@@ -48,7 +48,7 @@ def played(played_feed):
     return played_feed
 
 
-@pytest.mark.parametrize(("played_feed", "name"), CASES, indirect=["played_feed"])
+@pytest.mark.parametrize(("played_feed", "name"), CASES, indirect=["played_feed"], scope="module")
 def test_a_fault_comes_to_what_the_table_says(request, played, name, monkeypatch, caplog):
     fault, feed = FAULTS[name], played.feed
     expected = expected_of(name, request.node.callspec.params["played_feed"])
