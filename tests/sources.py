@@ -233,7 +233,8 @@ class Played:
     def run(self) -> Outcome:
         """Run the collector once."""
         if self.feed.limit == "LARGEST":  # it is read once a week
-            ledger_db.run("UPDATE collectkit.collector SET meta_attr = meta_attr - 'reconciled'")
+            long_ago = """'{"reconciled": "2020-01-01T00:00:00Z"}'"""
+            ledger_db.run(f"UPDATE collectkit.collector SET meta_attr = meta_attr || {long_ago}")
         self._patch.setattr(osv, "MANY", 0 if self.feed.limit == "LARGEST" else RECORDS)
         return self._run()
 

@@ -134,11 +134,12 @@ def read_rows(
     is one of ``ecosystems``, so that it says the same whichever list it came from; ``ecosystem`` if there is none.
 
     One that was modified before the row that is ``held`` is rejected: it comes from a stale cache, and the row stays.
+    That cannot be said of one whose date nobody has filled in.
     """
     for _, body, record in decode_files(files, _Record, key=lambda name: name.rpartition("/")[2].removesuffix(".json")):
         if isinstance(record, Rejected):
             yield record
-        elif record.id in held and record.modified < held[record.id]:
+        elif record.id in held and (modified := _known(record.modified)) and modified < held[record.id]:
             yield Rejected(body, "is older than the row that is in", record.id)
         else:
             home = next((each for each in record.ecosystems() if each in ecosystems), ecosystem)

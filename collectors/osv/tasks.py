@@ -127,7 +127,7 @@ def _read_archive(run: Run, listed: Listed, records: Sequence[tuple[str, bytes]]
     with fetch(run, url, accept="application/zip", max_bytes=LARGEST, timeout=timedelta(minutes=15)) as archive:
         meta = {**_meta(listed, archive), "reconciled": run.started_at.isoformat()}
         with run.checkpoint(updated_until_dt=run.started_at, meta_attr=meta) as batch:
-            held = _held(run, Osv.ecosystem == run.key)
+            held = _held(run)
             newer = list(_rows(run, records, held))
             if archive.unchanged:
                 return f"archive unchanged: {batch.upsert(Osv, newer)}"
@@ -140,11 +140,14 @@ def _rows(run: Run, files: Iterable[tuple[str, bytes]], held: Mapping[str, datet
     return read_rows(files, str(run.key), settings.ecosystems, held)
 
 
-def _held(run: Run, which: Any) -> Mapping[str, datetime]:
-    """When the rows that are in were modified; none after a rewind, which takes what the source says as it is."""
-    if _moment(run, "modified") is None:
-        return {}
-    dated = Osv.select(Osv.id, Osv.modified).where(which, Osv.modified <= run.started_at)
+def _held(run: Run, *which: Any) -> Mapping[str, datetime]:
+    """When the rows that are in were modified, whichever ecosystem they are of: its archive may list them too.
+
+    After a rewind not its own: of these the source is believed as it is.
+    """
+    dated = Osv.select(Osv.id, Osv.modified).where(Osv.modified <= run.started_at, *which)
+    if _moment(run, "reconciled") is None:
+        dated = dated.where(Osv.ecosystem != run.key)
     return dict(dated.tuples().iterator())
 
 

@@ -334,6 +334,31 @@ class TestUndated:
         assert run().counts == Counts(inserted=1)
         assert run().counts == Counts()
 
+    def test_dates_that_are_no_longer_filled_in_hold_nothing_up(self, bucket):
+        bucket.publish({name: record(name, "2026-01-01T00:00:00Z") for name in ("A", "B")})
+        run()
+
+        bucket.publish({name: record(name, UNDATED, summary="changed") for name in ("A", "B")})
+
+        assert run().counts == Counts(updated=2)
+
+    def test_an_index_that_was_missing_once_makes_no_older_record_welcome(self, bucket):
+        old = {"A": record("A", "2026-01-01T00:00:00Z"), "B": record("B", "2026-01-01T00:00:00Z")}
+        bucket.publish(old)
+        run()
+        new = {**old, "A": record("A", "2026-01-02T00:00:00Z", summary="new")}
+        bucket.publish(new, archive=old)
+        run()
+        bucket.source.answer(f"/osv/{CRATES}/modified_id.csv", Answer(status=404))
+        run()
+        before = bucket.rows
+
+        bucket.publish(new, archive={**old, "C": record("C", "2026-01-01T12:00:00Z")})
+        outcome = run()
+
+        assert outcome.counts == Counts(inserted=1, unchanged=1, rejected=1)
+        assert before.items() <= bucket.rows.items()
+
 
 class TestEcosystems:
     def test_each_is_a_collector_of_its_own_and_misses_no_row_of_another(self, bucket):
@@ -358,6 +383,19 @@ class TestEcosystems:
 
         assert outcome.counts == Counts(unchanged=1)
         assert bucket.query("SELECT ecosystem FROM osv") == [("Go",)]
+
+    def test_an_archive_is_no_newer_than_a_row_that_another_ecosystem_has_written(self, bucket):
+        packages = [{"package": {"ecosystem": name, "name": "x"}} for name in (CRATES, "Go")]
+        new = record("GHSA-1", "2026-02-01T00:00:00Z", affected=packages, summary="new")
+        old = {**new, "modified": "2026-01-01T00:00:00Z", "summary": "old"}
+        bucket.publish({"GHSA-1": new})
+        bucket.publish({"GO-1": record("GO-1", UNDATED, "Go"), "GHSA-1": old}, "Go")
+
+        run()
+        outcome = run("Go")
+
+        assert outcome.counts == Counts(inserted=1, rejected=1)
+        assert bucket.query("SELECT summary FROM osv WHERE id = 'GHSA-1'") == [("new",)]
 
     def test_the_release_behind_a_colon_is_not_part_of_it(self, bucket):
         bucket.publish({"DSA-1": record("DSA-1", "2026-01-01T00:00:00Z", "Go:1.26")})
