@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from collectkit import CollectorSettings, RateLimit, Rejected, Run, Window, collector, cron, fetch
+from collectkit import CollectorSettings, Download, RateLimit, Rejected, Run, Window, collector, cron, fetch
 from collectors.nvd.models import Nvd
 from collectors.nvd.source import LONGEST, MAX_BYTES, URL, Page, Row, address, read_page, read_rows, utc
 
@@ -93,9 +93,9 @@ def _page_through(run: Run, place: Place) -> bool:
         url = address(settings.url, unread.start, unread.window)
         with fetch(run, url, headers=headers, limit=LIMIT, max_bytes=MAX_BYTES) as feed:
             page = read_page(feed, unread.start)
-        if page.total_results == 0 and unread.total is None:
-            if unread.window is None:
-                raise feed.refused("holds no records at all")
+        if unread.window is None:
+            _check_first_load(run, feed, page)
+        elif page.total_results == 0 and unread.total is None:
             return False
         try:
             unread = _commit(run, unread, page)
@@ -103,6 +103,14 @@ def _page_through(run: Run, place: Place) -> bool:
             run.store(complete=False, meta_attr={"paging": None})
             raise feed.refused(f"{shift}: pages have shifted, all of it is read anew") from None
     return True
+
+
+def _check_first_load(run: Run, feed: Download, page: Page) -> None:
+    """Refuse what would spoil the place that the load has reached: no records at all, a watermark that is to come."""
+    if page.total_results == 0:
+        raise feed.refused("holds no records at all")
+    if utc(page.timestamp) > run.started_at + timedelta(days=1):
+        raise feed.refused(f"says that it is {page.timestamp:%Y-%m-%d}, which is to come")
 
 
 def _commit(run: Run, place: Place, page: Page) -> Place | None:

@@ -229,6 +229,31 @@ class TestFirstLoad:
         assert outcome.outcome == "OK"
         assert mirror.ids == all_ids(mirror)
 
+    @pytest.mark.parametrize(
+        ("total", "timestamp", "reason"),
+        [
+            (0, "2025-06-23T22:02:16", "holds no records at all"),
+            (250, "2099-06-23T22:02:16", "says that it is 2099-06-23, which is to come"),
+        ],
+        ids=["empty", "to-come"],
+    )
+    @pytest.mark.parametrize("start", [0, 100])
+    def test_an_answer_that_cannot_be_true_does_not_spoil_the_place(self, mirror, start, total, timestamp, reason):
+        mirror.api.most = 100
+        page = {**mirror.api._page({"startIndex": str(start), "resultsPerPage": "100"}), "timestamp": timestamp}
+        page |= {"totalResults": total} | ({} if total else {"vulnerabilities": []})
+        lie = Answer(body=msgspec.json.encode(page))
+        mirror.api.before = lambda asked: lie if asked["startIndex"] == str(start) else None
+
+        failed = nvd_collector.run_now()
+        mirror.api.before = lambda _asked: None
+        outcome = nvd_collector.run_now()
+
+        assert reason in failed.reason
+        assert (outcome.outcome, outcome.reason) == ("OK", None)
+        assert mirror.api.starts == [*range(0, start + 1, 100), *range(start, 201, 100)]
+        assert mirror.status.updated_until == FIRST_ANSWER
+
     def test_another_page_than_was_asked_for_is_refused(self, mirror):
         mirror.api.most = 100
         page = msgspec.json.encode({**mirror.api._page({"startIndex": "0", "resultsPerPage": "100"})})
