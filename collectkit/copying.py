@@ -78,7 +78,10 @@ def _as_text(rows: Sequence[Sequence[Any]], plain: Sequence[frozenset[type]]) ->
             return None
         if str in kinds and not _is_plain("".join([value for value in column if type(value) is str])):
             return None
-        columns.append(column if kinds == {str} else ["\\N" if value is None else str(value) for value in column])
+        try:
+            columns.append(column if kinds == {str} else ["\\N" if value is None else str(value) for value in column])
+        except ValueError:  # an int of more digits than Python writes
+            return None
     return "\n".join(map("\t".join, zip(*columns, strict=True))) + "\n"
 
 
