@@ -45,8 +45,8 @@ class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
 
     def begin(self, isolation_level: str | None = None) -> None:
         """Begin a transaction, the scope's groups with it in the same round trip."""
-        if isolation_level is None and self._tells_read_only():
-            isolation_level = "READ COMMITTED READ ONLY"
+        if self._tells_read_only() and "READ WRITE" not in (isolation_level or "").upper():
+            isolation_level = f"{isolation_level or 'READ COMMITTED'} READ ONLY"
         self._state.setting = None
         wanted = setting_in_force()
         if not wanted:

@@ -99,8 +99,9 @@ def test_a_write_outside_a_checkpoint_is_refused_although_no_option_arrives(arch
     with acl_scope(groups):
         with pytest.raises(peewee.InternalError, match="read-only transaction"):
             Paper.delete().execute()
-        with pytest.raises(peewee.InternalError, match="read-only transaction"), database.atomic():
-            Paper.delete().execute()
+        for level in (None, "SERIALIZABLE", "READ COMMITTED READ ONLY"):
+            with pytest.raises(peewee.InternalError, match="read-only transaction"), database.atomic(level):
+                Paper.delete().execute()
 
 
 def test_migrate_wants_postgresql_itself(archive, papers):
