@@ -1,7 +1,7 @@
 """A server-side cursor whose rows are those of the groups that it was executed under, whenever they are fetched.
 
-PostgreSQL asks for the groups when it looks for the first row, not when the cursor is declared; others may be in force
-by then.
+PostgreSQL asks for the groups when it first looks at a row of a table that has some, not when the cursor is declared;
+that may be any of its rows, as in a UNION, and others may be in force by then.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import psycopg
 
 
 class ServerCursor(psycopg.ServerCursor[Any]):
-    """A cursor of psycopg's that calls ``before_rows`` before it asks for any."""
+    """A cursor of psycopg's that calls ``before_rows`` each time before it asks for some."""
 
     before_rows: Callable[[], None] | None = None
 
@@ -44,4 +44,3 @@ class ServerCursor(psycopg.ServerCursor[Any]):
     def _prepare(self) -> None:
         if self.before_rows is not None:
             self.before_rows()
-            self.before_rows = None

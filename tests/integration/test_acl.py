@@ -200,6 +200,22 @@ def test_a_server_side_cursor_has_the_groups_of_its_execution_whenever_its_rows_
             assert len(seen()) == 2
 
 
+def test_a_server_side_cursor_has_them_too_where_rows_without_groups_come_first(archive):
+    """PostgreSQL asks for the groups at the first row that has some, which may be the last that is fetched."""
+    statement = "SELECT 'open to all' FROM generate_series(1, 2) UNION ALL SELECT name FROM paper"
+
+    with database.atomic():
+        with acl_scope(["red"]):
+            executed = database.execute_sql(statement, named_cursor=True)
+        with closing(executed) as cursor:
+            assert cursor.fetchone() == ("open to all",)
+            with acl_scope(["green"]):
+                seen()
+                rest = {name for (name,) in cursor.fetchall()}
+
+    assert rest == {"open to all", "of red", "of both"}
+
+
 def test_a_pooled_connection_carries_nothing_to_its_next_user(archive):
     pids = []
 
