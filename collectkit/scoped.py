@@ -67,11 +67,13 @@ class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
                 return super().execute_sql(sql, params, named_cursor)
             return self._in_its_own_transaction(sql, params, named_cursor)
         self.follow_scope()
+        # Not known while it is under way: an interrupt may strike after the server has done it.
+        told, self._state.setting = getattr(self._state, "setting", None), None
         cursor = super().execute_sql(sql, params, named_cursor)
         if named_cursor:
             cursor.before_rows = partial(self._tell, setting_in_force())
-        if (cursor.statusmessage or "").partition(" ")[0] not in _KEEPS:
-            self._state.setting = None
+        if _keeps(cursor):
+            self._state.setting = told
         return cursor
 
     def follow_scope(self) -> None:
@@ -81,15 +83,17 @@ class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
     def _tell(self, wanted: str) -> None:
         if getattr(self._state, "setting", None) == wanted or self._has_failed():
             return
-        # Not known while it is under way: an interrupt may strike after the server has done it.
-        self._state.setting = None
+        self._state.setting = None  # as above
         super().execute_sql(_SET, (wanted,))
         self._state.setting = wanted
 
     def _in_its_own_transaction(self, sql: str, params: Any, named_cursor: Any) -> Any:
         """Execute the setting and the statement in one round trip: what one pipeline sends is one transaction."""
         if named_cursor:
-            raise ScopeError("a server-side cursor under access groups needs a transaction: open database.atomic()")
+            raise ScopeError(
+                "a server-side cursor needs a transaction under access groups, or through a pooler: "
+                "open database.atomic()"
+            )
         self._state.setting = None
         connection: psycopg.Connection[Any] = self.connection()
         told = f"{_SET}, {_READ_ONLY}" if self._tells_read_only() else _SET
@@ -97,15 +101,21 @@ class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
         try:
             with peewee.__exception_wrapper__, connection.pipeline():  # type: ignore[attr-defined]  # as above
                 connection.execute(told, (setting_in_force(),))
-                return super().execute_sql(sql, params)
+                cursor = super().execute_sql(sql, params)
+            if not _keeps(cursor):
+                # After a ROLLBACK, say, psycopg forgets what was prepared, and has PostgreSQL forget it after the next
+                # statement: that one must not be prepared, or PostgreSQL alone would forget it.
+                connection.execute("", prepare=False)
         except BaseException as error:
             # What an interrupt has left half sent cannot be taken back, so nobody gets this connection. psycopg may
-            # leave the pipeline with an error of its own instead.
+            # leave the pipeline with an error of its own instead; or not be able to leave it, as after COPY.
             struck = _interrupt_under(error, handled)
+            if struck is not None or connection.pgconn.pipeline_status:
+                connection.close()
             if struck is None:
                 raise
-            connection.close()
             raise struck from None
+        return cursor
 
     def _connect(self) -> psycopg.Connection[Any]:
         connection: psycopg.Connection[Any] = super()._connect()
@@ -136,6 +146,11 @@ class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
     def _status(self) -> TransactionStatus:
         status: TransactionStatus = self._state.conn.info.transaction_status
         return status
+
+
+def _keeps(cursor: Any) -> bool:
+    """Tell whether the statement has left the setting as it was."""
+    return (cursor.statusmessage or "").partition(" ")[0] in _KEEPS
 
 
 def _interrupt_under(error: BaseException | None, handled: BaseException | None) -> BaseException | None:

@@ -144,6 +144,51 @@ def test_an_interrupt_within_a_statement_leaves_nothing_behind(archive, monkeypa
     assert database.connection().info.backend_pid != pid
 
 
+def test_an_interrupt_after_a_rollback_to_a_savepoint_leaves_no_other_groups_in_force(archive, monkeypatch):
+    wait = psycopg.Connection.wait
+
+    def interrupted(connection, *arguments):
+        wait(connection, *arguments)
+        raise Shutdown
+
+    with database.atomic():
+        with acl_scope(["red"]):
+            savepoint = database.savepoint()
+            savepoint.__enter__()
+        with acl_scope(["green"]):
+            seen()
+            monkeypatch.setattr(psycopg.Connection, "wait", interrupted)
+            with pytest.raises(Shutdown):
+                savepoint.rollback(False)
+            monkeypatch.undo()
+            assert seen() == {"of green", "of both"}
+
+
+@pytest.mark.parametrize("statement", ["ROLLBACK", "DEALLOCATE ALL", "COPY paper TO STDOUT"])
+def test_no_statement_outside_a_transaction_spoils_the_connection_for_the_next_ones(archive, statement):
+    with acl_scope(["red"]):
+        seen()
+        with suppress(peewee.PeeweeException):
+            database.execute_sql(statement)
+
+        assert [seen(), seen()] == [{"of red", "of both"}] * 2
+
+
+def test_a_statement_that_fails_as_it_commits_is_not_carried_out_and_spoils_nothing(archive):
+    archive.run("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END'")
+    archive.run(
+        "CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON paper DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    database.execute_sql("SET default_transaction_read_only = off")
+
+    with acl_scope(["red", "keepers"]):
+        with pytest.raises(peewee.OperationalError):
+            Paper.update(text="new").where(Paper.name == "of red").execute()
+        assert seen() == {"of red", "of both"}
+    assert archive.rows["of red"] == ""
+
+
 def test_whoever_begins_a_transaction_by_hand_is_under_the_scope_too(archive):
     database.connection()
     with acl_scope(["red"]), database.manual_commit():
