@@ -5,11 +5,24 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile
+from zipfile import BadZipFile, ZipFile, ZipInfo
 
 _LARGEST = 16 << 20
 # Encrypted files are a RuntimeError, unknown methods a NotImplementedError, which derives from it.
 _BROKEN = (BadZipFile, EOFError, OSError, RuntimeError, UnicodeDecodeError, zlib.error)
+
+
+def read_names(archive: Path, suffix: str, max_bytes: int) -> Iterator[str]:
+    """Yield the name of each file whose name ends in ``suffix``, as the archive's directory has it; none is unpacked.
+
+    Raises:
+        ValueError: as ``read_members``.
+    """
+    try:
+        with ZipFile(archive) as opened:
+            yield from (each.filename for each in _members(opened, suffix, max_bytes))
+    except _BROKEN as error:
+        raise ValueError(f"sent a ZIP archive that is broken: {error}") from None
 
 
 def read_members(archive: Path, suffix: str, max_bytes: int) -> Iterator[tuple[str, bytes]]:
@@ -23,13 +36,17 @@ def read_members(archive: Path, suffix: str, max_bytes: int) -> Iterator[tuple[s
     """
     try:
         with ZipFile(archive) as opened:
-            members = [each for each in opened.infolist() if each.filename.endswith(suffix)]
-            size = sum(each.file_size for each in members)
-            if size > max_bytes:
-                raise ValueError(f"unpacks to {size:,} bytes, more than the limit of {max_bytes:,}")
-            if any(each.file_size > _LARGEST for each in members):
-                raise ValueError(f"holds a file of more than {_LARGEST:,} bytes")
-            for each in members:
+            for each in _members(opened, suffix, max_bytes):
                 yield each.filename, opened.read(each)
     except _BROKEN as error:
         raise ValueError(f"sent a ZIP archive that is broken: {error}") from None
+
+
+def _members(opened: ZipFile, suffix: str, max_bytes: int) -> list[ZipInfo]:
+    members = [each for each in opened.infolist() if each.filename.endswith(suffix)]
+    size = sum(each.file_size for each in members)
+    if size > max_bytes:
+        raise ValueError(f"unpacks to {size:,} bytes, more than the limit of {max_bytes:,}")
+    if any(each.file_size > _LARGEST for each in members):
+        raise ValueError(f"holds a file of more than {_LARGEST:,} bytes")
+    return members

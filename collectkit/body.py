@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, TextIO, TypeVar
 
 import msgspec
 
-from collectkit.archive import read_members
+from collectkit.archive import read_members, read_names
 from collectkit.csv_records import read_csv, read_csv_texts
 from collectkit.errors import FetchError
 from collectkit.records import reason_of, without_halves
@@ -73,6 +73,14 @@ class Download(msgspec.Struct, frozen=True, kw_only=True):
             FetchError: it is no archive or a broken one, or unpacks to more than the limit of the fetch.
         """
         yield from self._checked(read_members(self.path, suffix, self.limit))
+
+    def names(self, suffix: str) -> Iterator[str]:
+        """Read which files a ZIP archive has whose names end in ``suffix``; none is unpacked.
+
+        Raises:
+            FetchError: as ``members``.
+        """
+        yield from self._checked(read_names(self.path, suffix, self.limit))
 
     def text(self) -> TextIO:
         """Open the plain bytes as text in UTF-8, line by line; what is none becomes U+FFFD."""

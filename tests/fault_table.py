@@ -217,12 +217,19 @@ FAULTS: dict[str, Fault] = {
             "nvd": Expected(PASSED, "1 windows, 1 of them empty"),
             INDEX: None,
             RECORD: None,
+            ARCHIVE: Expected(REFUSED, "lacks 60 of the 60 records that its index lists"),
         },
         shows={"empty": True},
     ),
     "half of the records": Fault(
         Expected(REFUSED, "30 of 60 rows are no longer listed"),
-        {"cvelist": Expected(REFUSED, "30 of 60 rows would go"), "nvd": None, INDEX: None, RECORD: None},
+        {
+            "cvelist": Expected(REFUSED, "30 of 60 rows would go"),
+            "nvd": None,
+            INDEX: None,
+            RECORD: None,
+            ARCHIVE: Expected(REFUSED, "lacks 30 of the 60 records that its index lists"),
+        },
         shows={"missing": 30},
     ),
     "one record that cannot be read": Fault(

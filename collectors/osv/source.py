@@ -34,6 +34,11 @@ class Index(Struct, frozen=True):
         """Return the last time of all that are not to come, None if there is none."""
         return max((modified for modified, _ in self.entries if modified and modified <= until), default=None)
 
+    @property
+    def ids(self) -> list[str]:
+        """Return all records."""
+        return [each for _, each in self.entries]
+
     def since(self, moment: datetime) -> list[str]:
         """Return the records that may have changed since then: those of that very moment, and the undated, too."""
         return [each for modified, each in self.entries if modified is None or modified >= moment]
@@ -122,6 +127,11 @@ def read_index(feed: Download) -> Index:
     return Index(tuple(entries), tuple(poison))
 
 
+def id_of(name: str) -> str:
+    """Return the id of the record that a file of an archive is named by."""
+    return name.rpartition("/")[2].removesuffix(".json")
+
+
 def read_rows(
     files: Iterable[tuple[str, bytes]],
     ecosystem: str,
@@ -136,7 +146,7 @@ def read_rows(
     One that was modified before the row that is ``held`` is rejected: it comes from a stale cache, and the row stays.
     That cannot be said of one whose date nobody has filled in.
     """
-    for _, body, record in decode_files(files, _Record, key=lambda name: name.rpartition("/")[2].removesuffix(".json")):
+    for _, body, record in decode_files(files, _Record, key=id_of):
         if isinstance(record, Rejected):
             yield record
         elif record.id in held and (modified := _known(record.modified)) and modified < held[record.id]:

@@ -11,12 +11,14 @@ from msgspec import Struct
 
 from collectkit import CollectorSettings, Download, FetchError, Rejected, Run, collector, cron, fetch, meta_of
 from collectors.osv.models import Osv
-from collectors.osv.source import URL, Row, archive_url, index_url, read_index, read_rows, record_url
+from collectors.osv.source import URL, Row, archive_url, id_of, index_url, read_index, read_rows, record_url
 
 OVERLAP = timedelta(days=1)
 RECONCILED_EACH = timedelta(days=7)
 MANY = 200
 """More records than this are had sooner from the archive."""
+SHARE_OF_A_DAY = 0.02
+"""Of all records, that an archive may lack, for it is made once a day or so."""
 MAX_BYTES = 64 << 20
 """An index of more is none, nor is a record: npm's has some 10 MB."""
 LARGEST = 512 << 20
@@ -37,12 +39,14 @@ class Listed(Struct, frozen=True, kw_only=True):
     """What the index says.
 
     Attributes:
+        ids: all records.
         changed: the records that may have changed since the cursor; none without one.
         newest: the next cursor; None if nothing is dated, or if there is no index. A date to come does not count.
         feeds: what its validators are in.
         unchanged: whether it is the one that is in.
     """
 
+    ids: Sequence[str] = ()
     changed: Sequence[str] = ()
     newest: datetime | None = None
     feeds: tuple[Download, ...] = ()
@@ -83,7 +87,7 @@ def osv_collector(run: Run) -> str:
     if missing:
         run.log.warning("listed but not there, so the archive is read: %s", ", ".join(missing))
     if is_due or listed.newest is None or are_many or missing:
-        return _read_archive(run, listed, records)
+        return _read_archive(run, listed, records, missing)
     with run.checkpoint(updated_until_dt=run.started_at, meta_attr=_meta(listed)) as batch:
         held = _held(run, Osv.id.in_(listed.changed))
         return f"changes: {batch.upsert(Osv, _rows(run, records, held))}"
@@ -103,7 +107,7 @@ def _ask_index(run: Run, cursor: datetime | None, *, conditional: bool) -> Liste
     if index.poison:
         run.log.warning("%d lines of the index are passed over, first: %s", len(index.poison), index.poison[0])
     changed = index.since(cursor - OVERLAP) if cursor else []
-    return Listed(changed=changed, newest=index.newest(run.started_at), feeds=(feed,))
+    return Listed(ids=index.ids, changed=changed, newest=index.newest(run.started_at), feeds=(feed,))
 
 
 def _fetch_records(run: Run, ids: Sequence[str]) -> tuple[list[tuple[str, bytes]], list[str]]:
@@ -121,10 +125,19 @@ def _fetch_records(run: Run, ids: Sequence[str]) -> tuple[list[tuple[str, bytes]
     return records, missing
 
 
-def _read_archive(run: Run, listed: Listed, records: Sequence[tuple[str, bytes]]) -> str:
-    """Bring the ecosystem in line with its archive; the records win over it, which is made less often."""
+def _read_archive(run: Run, listed: Listed, records: Sequence[tuple[str, bytes]], missing: Sequence[str]) -> str:
+    """Bring the ecosystem in line with its archive; the records win over it, which is made less often.
+
+    What the index lists is there: records that the archive does not have yet are asked for one by one.
+
+    Raises:
+        FetchError: it lacks more of them than a day brings.
+    """
     url = archive_url(settings.url, str(run.key))
     with fetch(run, url, accept="application/zip", max_bytes=LARGEST, timeout=timedelta(minutes=15)) as archive:
+        if not archive.unchanged:
+            asked = {*missing, *(each for each, _ in records)}
+            records = [*records, *_fetch_records(run, _lacking(listed, archive, asked))[0]]
         meta = {**_meta(listed, archive), "reconciled": run.started_at.isoformat()}
         with run.checkpoint(updated_until_dt=run.started_at, meta_attr=meta) as batch:
             held = _held(run)
@@ -134,6 +147,15 @@ def _read_archive(run: Run, listed: Listed, records: Sequence[tuple[str, bytes]]
             ids = set(map(_id, newer))
             older = (row for row in _rows(run, archive.members(".json"), held) if _id(row) not in ids)
             return f"archive: {batch.replace(Osv, chain(older, newer), within={'ecosystem': run.key})}"
+
+
+def _lacking(listed: Listed, archive: Download, asked: set[str]) -> list[str]:
+    """Return the listed records that the archive does not have and that were not asked for yet."""
+    known = asked.union(map(id_of, archive.names(".json")))
+    lacking = [each for each in listed.ids if each not in known]
+    if len(lacking) > max(MANY, len(listed.ids) * SHARE_OF_A_DAY):
+        raise archive.refused(f"lacks {len(lacking):,} of the {len(listed.ids):,} records that its index lists")
+    return lacking
 
 
 def _rows(run: Run, files: Iterable[tuple[str, bytes]], held: Mapping[str, datetime]) -> Iterator[Row | Rejected]:

@@ -34,7 +34,7 @@ ranked AS (
          row_number() OVER (ORDER BY score DESC, percent DESC NULLS LAST, severity DESC NULLS LAST, cve_id COLLATE "C")
            AS rank,
          concat_ws('; ',
-           CASE WHEN exploited THEN 'known to be exploited (listed ' || date_added || ')' END,
+           CASE WHEN exploited THEN 'known to be exploited (listed ' || to_char(date_added, 'YYYY-MM-DD') || ')' END,
            CASE WHEN ransom THEN 'used for ransomware' END,
            'probability of exploitation ' || coalesce(trim_scale(percent) || ' %%', 'unknown'),
            coalesce('severity ' || grade || ' (CVSS ' || version || ': ' || severity || ')', 'severity unknown'),

@@ -154,6 +154,36 @@ class TestArchive:
         assert outcome.counts == Counts(unchanged=139, removed=1)
         assert bucket.query("SELECT id FROM osv WHERE gone_at IS NOT NULL") == [("RUSTSEC-2026-0150",)]
 
+    def test_what_the_index_lists_is_not_gone_for_an_archive_that_does_not_have_it_yet(self, bucket):
+        records = recorded(OLD)
+        early = {"NEW-1": record("NEW-1", "2026-05-20T00:00:00Z"), "NEW-2": record("NEW-2", "2026-05-20T00:00:00Z")}
+        bucket.publish(records | early)
+        run()
+        before = bucket.rows
+        a_week_passes()
+
+        del records["RUSTSEC-2026-0150"]
+        bucket.publish(records | early, archive=records)
+        outcome = run()
+
+        assert outcome.counts == Counts(unchanged=141, removed=1)
+        assert bucket.rows == {name: version for name, version in before.items() if name != "RUSTSEC-2026-0150"}
+
+    def test_an_archive_that_lacks_more_than_a_day_brings_is_refused(self, bucket, monkeypatch):
+        monkeypatch.setattr(tasks, "MANY", 1)
+        records = recorded(OLD)
+        bucket.publish(records)
+        run()
+        before = bucket.rows
+        a_week_passes()
+
+        bucket.publish(records, archive=dict(list(records.items())[5:]))
+        outcome = osv_collector.run_now(key=CRATES)
+
+        assert outcome.outcome == "FAILED"
+        assert "lacks 5 of the 140 records that its index lists" in outcome.reason
+        assert bucket.rows == before
+
     def test_a_week_later_the_records_win_over_an_archive_that_is_older(self, bucket):
         records = recorded(OLD)
         bucket.publish(records)
@@ -240,8 +270,8 @@ class TestChanges:
         bucket.source.answer(f"/osv/{CRATES}/DANGLING.json", Answer(status=404))
         outcome = run()
 
-        assert outcome.counts == Counts(unchanged=139, removed=1)
-        assert bucket.asked[-1] == "all.zip"
+        assert outcome.counts == Counts(unchanged=140)
+        assert bucket.asked[-2:] == ["all.zip", "RUSTSEC-2016-0001.json"]
         assert bucket.cursor == "2026-05-28T00:00:00+00:00"
 
     def test_many_changes_are_read_from_the_archive(self, bucket, monkeypatch):
