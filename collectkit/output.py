@@ -28,4 +28,5 @@ def table(titles: list[str], rows: list[list[str]]) -> None:
         drawn.add_column(title, no_wrap=not number, min_width=None if is_seen and number else widest)
     for row in rows:
         drawn.add_row(*row)
-    Console(width=None if is_seen else 10_000).print(drawn)
+    # Names of instances, and what a source said, may look like markup: osv[crates.io].
+    Console(width=None if is_seen else 10_000, markup=False, emoji=False).print(drawn)
