@@ -28,8 +28,11 @@ _SEAL: Final = """
                FROM pg_policy p WHERE p.polrelid = c.oid)), ';' ORDER BY c.oid))
    FROM asked JOIN pg_class c ON c.oid = asked.id)
 """
+# The role too may be changed under connections that are open already.
+_IS_SAFE: Final = "(SELECT NOT (rolsuper OR rolbypassrls) FROM pg_roles WHERE rolname = current_user)"
 _FIND: Final = f"""
-SELECT name, schema, key, columns, coalesce(seal = {_SEAL.format(schema="s.schema", name="s.name")}, false)
+SELECT name, schema, key, columns,
+       coalesce(seal = {_SEAL.format(schema="s.schema", name="s.name")}, false) AND {_IS_SAFE}
   FROM collectkit.served s WHERE name = %(name)s
 """
 _STORED: Final = "SELECT name, package FROM collectkit.served"
@@ -54,7 +57,7 @@ class Served(msgspec.Struct, frozen=True):
         schema: where it is.
         key: the columns of the primary key.
         columns: what is shown of a row; its access groups are not.
-        sealed: whether its row security is what it was when ``migrate`` saw to it.
+        sealed: whether its row security is what it was when ``migrate`` saw to it, and holds for this role.
     """
 
     name: str

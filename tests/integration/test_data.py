@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import falcon.testing
 import msgspec
 import peewee
+import psycopg
 import pytest
 
 from collectkit import AclModel, Model, acl_scope, collector, cron
@@ -218,6 +219,21 @@ def test_a_table_whose_policies_were_changed_is_not_served_until_they_are_mended
     ask(f"{DATA}/entry", "public", code=503)
     ledger_db.run("DROP POLICY opened ON entry")
     migrate(describe([entries]))
+    assert len(ask(f"{DATA}/entry", "public")["rows"]) == 5
+
+
+@pytest.mark.parametrize("attribute", ["SUPERUSER", "BYPASSRLS"])
+def test_nothing_is_served_once_the_role_has_become_unsafe(entries, ask, superuser_url, attribute):
+    """Connections that are open already would show every row to an account without groups."""
+    assert ask(f"{DATA}/entry")["rows"] == []
+    with psycopg.connect(superuser_url, autocommit=True) as superuser:
+        superuser.execute(f"ALTER ROLE collectkit {attribute}")
+        try:
+            refused = ask(f"{DATA}/entry", code=503)
+        finally:
+            superuser.execute(f"ALTER ROLE collectkit NO{attribute}")
+
+    assert "collectkit check" in refused["detail"]
     assert len(ask(f"{DATA}/entry", "public")["rows"]) == 5
 
 
