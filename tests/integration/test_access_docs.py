@@ -6,6 +6,7 @@ import json
 import textwrap
 
 from collectkit import group_ids
+from collectkit.database import ledger_db
 from tests.integration.test_docs import ROOT, blocks, python, python_blocks, write
 
 __all__ = ["python"]
@@ -90,11 +91,16 @@ def test_the_howto_on_access_groups_holds_step_by_step(python, tmp_path):
 
     files = blocks(PAGE)
     tasks = files.pop(TASKS)
-    add, change = files.pop("migrations/0002_access_groups.py"), files.pop("migrations/0003_public.py")
+    make, add, change = (
+        files.pop(f"migrations/{name}.py") for name in ("0001_tables", "0002_access_groups", "0003_public")
+    )
     (levels,) = [block for block in python_blocks(PAGE) if "embargo = named_acl" in block]
 
     without, _ = step(files | {TASKS: WITHOUT_GROUPS}, "notices")
-    added = step({TASKS: tasks, f"{MIGRATIONS}0002_access_groups.py": add}, "notices", then="import ask")
+    migrations = {f"{MIGRATIONS}0001_tables.py": make, f"{MIGRATIONS}0002_access_groups.py": add}
+    added = step({TASKS: tasks, **migrations}, "notices", then="import ask")
+    ledger_db.run("DROP TABLE remark, notice, collectkit.migration_collectors_notices")
+    anew, _ = step({}, "notices")
     changed = step(
         {
             TASKS: tasks.replace('acl="internal"', 'acl="public"'),
@@ -107,6 +113,7 @@ def test_the_howto_on_access_groups_holds_step_by_step(python, tmp_path):
 
     assert without == [{"inserted": 3}]
     assert added == ([{"unchanged": 3}], ["['first', 'second']", "0"])
+    assert anew == [{"inserted": 3}]
     assert changed[0] == [{"unchanged": 3}, {"inserted": 1}]
     assert changed[1] == ["[]", "[]", "['first', 'second']", "['third']", "[]", "401"]
 
