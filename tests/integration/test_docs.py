@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -261,6 +262,14 @@ def test_every_command_and_option_is_in_the_reference_and_nothing_else_is():
         options = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
         section = page.partition(f"### `{name}`")[2].partition("\n##")[0]
         assert {option for option in options - {"--json"} if f"`{option}`" not in section} == set(), name
+
+
+def test_every_moment_that_the_docs_rewind_to_is_one():
+    pages = [page.read_text("utf-8") for page in PAGES]
+    moments = [moment for page in pages for moment in re.findall(r"rewind \w+\s+--to\s+(\d[^`\s]*)", page)]
+
+    assert len(moments) >= 3
+    assert [moment for moment in moments if datetime.fromisoformat(moment).tzinfo is None] == []
 
 
 def test_every_word_of_the_glossary_is_explained_once():
