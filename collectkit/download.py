@@ -88,7 +88,9 @@ def redact(url: str) -> str:
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         return "(an address that cannot be read)"
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    if not parts.hostname:  # whatever stands before an @ may be a password all the same
+        return "(an address that cannot be read)"
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     names = [pair.partition("=") for pair in parts.query.split("&") if pair]
     query = "&".join(f"{name}=***" if equals else "***" for name, equals, _ in names)
     return f"{parts.scheme}://{host}{port}{parts.path}" + (f"?{query}" if query else "")

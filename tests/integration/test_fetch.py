@@ -362,7 +362,9 @@ class TestSecrets:
 
         assert shown == "https://host.example:8443/feed.json?apiKey=***&page=***&***"
 
-    @pytest.mark.parametrize("url", ["http://[::1", "http://host:99999999/", "http://u:p@[half/x?k=v"])
+    @pytest.mark.parametrize(
+        "url", ["http://[::1", "http://host:99999999/", "http://u:p@[half/x?k=v", "ann:pa55@host/x"]
+    )
     def test_an_address_that_cannot_be_read_is_not_shown_at_all(self, url):
         assert redact(url) == "(an address that cannot be read)"
         assert "is not one of http or https" in refusal(url)
