@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_type_hints
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
@@ -134,6 +134,9 @@ def _parse(text: str, wanted: Any) -> Any:
         return _seconds(text)
     if wanted in (bool, bool | None):
         return _flag(text)
+    if get_origin(wanted) is Literal and text not in get_args(wanted):
+        message = f"{' or '.join(get_args(wanted))} is wanted"
+        raise ValueError(message)
     if wanted == tuple[str, ...]:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     return msgspec.convert(text, wanted, strict=False)
