@@ -23,6 +23,7 @@ from collectkit.discovery import Discovered, discover
 from collectkit.drift import warn_of_drift
 from collectkit.errors import CollectkitError, DatabaseUnavailable, DeclarationError
 from collectkit.guard import refuse_unsafe
+from collectkit.interrupts import CarefulShutdown
 from collectkit.maintenance import Sweep
 from collectkit.nudging import Nudger
 from collectkit.settings import Settings, load_settings
@@ -87,7 +88,8 @@ def setup() -> None:
         discovered = compose(settings)
     except CollectkitError as error:
         sys.exit(f"collectkit: {error}")
-    broker.add_middleware(WorkerBoot(settings, discovered))
+    # It ends first: a sweep would nudge what runs hand over, and this process, which begins nothing, would take it.
+    broker.add_middleware(WorkerBoot(settings, discovered), before=CarefulShutdown)
 
 
 def compose(settings: Settings) -> Discovered:

@@ -61,10 +61,10 @@ def call_back() -> None:
     and where a tracer is at work, a debugger or coverage, it does nothing else any more.
     """
     try:
-        told = ctypes.py_object(_CalledBack)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread_id_ctype(threading.get_ident()), told)
-        while True:
-            pass  # it strikes at the next turn
+        me, told = thread_id_ctype(threading.get_ident()), ctypes.py_object(_CalledBack)
+        # Again at each turn, for in a finalizer it would be lost; the answer is 0 where there is nobody to strike.
+        while ctypes.pythonapi.PyThreadState_SetAsyncExc(me, told):
+            pass
     except _CalledBack:
         return
 

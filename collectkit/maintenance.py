@@ -24,6 +24,8 @@ from collectkit.interrupts import call_back, interrupt
 from collectkit.ledger import Claim
 
 SWEEP_INTERVAL = timedelta(seconds=5)
+# Seconds between two sweeps: what many short runs leave due is looked for together, not once for each.
+_REST = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +191,6 @@ class Sweep:
 
     def _sweep_for_ever(self) -> None:
         while not self._stopped:
-            self._woken.clear()
             try:
                 self.once()
             except CollectkitError as error:
@@ -198,7 +199,9 @@ class Sweep:
                 logger.exception("a sweep failed, the next follows")
             else:
                 self._complaint = ""
+            time.sleep(_REST)
             self._woken.wait(self._interval.total_seconds())
+            self._woken.clear()
         ledger_db.let_go()
 
     def _complain(self, words: str) -> None:

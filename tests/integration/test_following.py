@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from datetime import timedelta
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -70,3 +71,39 @@ def test_a_collector_is_nudged_as_soon_as_what_it_depends_on_is_complete(boot):
     broker.emit_after("process_message", tests_first.message())
 
     until(lambda: waiting() == 2)
+
+
+class StoppedInBetween(threading.Event):
+    """Stops a sweep at the moment at which it takes note of a call."""
+
+    def __init__(self, stop):
+        super().__init__()
+        self.stop = stop
+
+    def clear(self):
+        self.stop()
+        super().clear()
+
+
+def test_a_sweep_that_is_called_all_the_time_rests_in_between(db):
+    db.enrol()
+    sweeps = []
+    sweep = maintenance.Sweep(timedelta(days=1), lambda: sweeps.append(time.monotonic()))
+    sweep.start()
+
+    until(lambda: sweep.look_now() or len(sweeps) == 4)
+    sweep.stop()
+
+    assert all(later - earlier >= 0.1 for earlier, later in pairwise(sweeps))
+
+
+def test_a_sweep_that_is_stopped_while_it_takes_note_of_a_call_ends(db, monkeypatch):
+    monkeypatch.setattr(maintenance, "SWEEP_INTERVAL", timedelta(hours=1))
+    db.enrol()
+    sweep = maintenance.Sweep(timedelta(days=1), list)
+    sweep._woken = StoppedInBetween(sweep.stop)
+
+    sweep.look_now()
+    sweep.start()
+
+    until(lambda: not sweep._thread.is_alive())

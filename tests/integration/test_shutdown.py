@@ -9,9 +9,12 @@ import dramatiq
 import pytest
 from dramatiq.middleware import SkipMessage
 
-from collectkit import collector, cron
+import collectkit
+from collectkit import collector, cron, logs
+from collectkit.boot import WorkerBoot
 from collectkit.broker import broker
 from collectkit.database import ledger_db
+from collectkit.interrupts import CarefulShutdown
 
 
 @pytest.fixture
@@ -65,3 +68,19 @@ def test_the_next_worker_of_the_same_process_takes_messages_again(worker, begun)
 
     broker.emit_before("process_message", message)
     broker.emit_after("process_message", message)
+
+
+def test_a_worker_sweeps_no_more_when_it_tells_its_runs_to_end(db, broker_url, monkeypatch):
+    monkeypatch.setenv("COLLECTKIT_COLLECTORS", "collectors.example")
+    monkeypatch.setenv("COLLECTKIT_DATABASE_URL", db.settings.database_url)
+    monkeypatch.setenv("COLLECTKIT_BROKER_URL", broker_url)
+    monkeypatch.setattr(logs, "configure", lambda _: None)
+    before = list(broker.middleware)
+
+    try:
+        collectkit.setup()
+        kinds = [type(each) for each in broker.middleware]
+    finally:
+        broker.middleware[:] = before
+
+    assert kinds.index(WorkerBoot) < kinds.index(CarefulShutdown)

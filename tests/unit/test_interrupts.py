@@ -139,3 +139,9 @@ def test_a_thread_that_has_called_an_interrupt_back_goes_on_also_under_a_tracer(
     thread.join(10)
 
     assert not thread.is_alive()
+
+
+def test_a_thread_that_the_interpreter_does_not_know_waits_for_nothing_to_strike(monkeypatch):
+    monkeypatch.setattr(threading, "get_ident", lambda: 0)  # as where greenlets stand for threads
+
+    call_back()
