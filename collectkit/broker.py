@@ -36,13 +36,14 @@ class NudgeBroker(RedisBroker):
     client: redis.Redis
 
     def __init__(self) -> None:
+        self.shutdown = CarefulShutdown(notify_shutdown=True)
         # Not RedisBroker.__init__, which makes a client for localhost; these are the fields that it sets.
         Broker.__init__(
             self,
             middleware=[
                 CurrentMessage(),
                 PeriodiqMiddleware(skip_delay=_ALL_TIME),
-                CarefulShutdown(notify_shutdown=True),
+                self.shutdown,
             ],
         )
         self.broker_id = str(uuid4())

@@ -74,26 +74,30 @@ class _CalledBack(BaseException):
 
 
 class CarefulShutdown(ShutdownNotifications):
-    """dramatiq's notice of a shutdown, at a moment at which it can do no harm; and no run begins after it."""
+    """dramatiq's notice of a shutdown, at a moment at which it can do no harm; and no run begins after it.
 
-    _is_over = False
+    Attributes:
+        is_over: whether a worker of this process has been told to stop and has not stopped yet.
+    """
 
-    def before_worker_boot(self, broker: Any, worker: Any) -> None:  # noqa: ARG002 - dramatiq's signature
-        """Take messages from now on."""
-        self._is_over = False
+    is_over = False
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         """Take none once the notice has gone round: nobody would tell its run, which would be lost with the process."""
         super().before_process_message(broker, message)  # type: ignore[no-untyped-call]  # dramatiq's
-        if self._is_over:
+        if self.is_over:
             raise SkipMessage("the process stops")
 
     def before_worker_shutdown(self, broker: Any, worker: Any) -> None:  # noqa: ARG002 - dramatiq's signature
         """Raise Shutdown in every thread that runs a collector."""
-        self._is_over = True
+        self.is_over = True
         for thread in list(self.manager.notifications):  # type: ignore[attr-defined]  # CPython's has them
             told = any(interrupt(thread, Shutdown) for _ in range(_SHUTDOWN_TRIES))
             logger.info("thread %s %s", thread, "is told to hand over" if told else "cannot be told to hand over")
+
+    def after_worker_shutdown(self, broker: Any, worker: Any) -> None:  # noqa: ARG002 - dramatiq's signature
+        """Take messages again: another worker of this process may run, or be to come."""
+        self.is_over = False
 
 
 def _is_at_a_lock(frame: FrameType | None) -> bool:

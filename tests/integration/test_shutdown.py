@@ -57,14 +57,14 @@ def test_a_worker_that_has_told_its_runs_to_end_begins_no_other(worker, begun):
     assert not begun.is_set()
 
 
-def test_the_next_worker_of_the_same_process_takes_messages_again(worker, begun):
+def test_another_worker_of_the_same_process_takes_messages_again(worker, begun):
     message = broker.actors["tests.begun"].message()
     broker.emit_before("worker_shutdown", worker)
     with pytest.raises(SkipMessage):
         broker.emit_before("process_message", message)
     broker.emit_after("skip_message", message)
 
-    broker.emit_before("worker_boot", worker)
+    broker.emit_after("worker_shutdown", worker)
 
     broker.emit_before("process_message", message)
     broker.emit_after("process_message", message)
@@ -84,3 +84,21 @@ def test_a_worker_sweeps_no_more_when_it_tells_its_runs_to_end(db, broker_url, m
         broker.middleware[:] = before
 
     assert kinds.index(WorkerBoot) < kinds.index(CarefulShutdown)
+
+
+def test_no_instance_begins_when_the_notice_came_while_the_one_before_it_ended(db):
+    begun = []
+
+    @collector(periodic=cron("0 * * * *"), each=lambda: ["a", "b"], name="tests.each")
+    def tests_each(run):
+        begun.append(run.key)
+        broker.emit_before("worker_shutdown", None)
+
+    db.enrol(tests_each)
+    try:
+        tests_each()
+    finally:
+        broker.emit_after("worker_shutdown", None)
+
+    assert begun == ["a"]
+    assert ledger_db.run("SELECT outcome FROM collectkit.run") == [("OK",)]
