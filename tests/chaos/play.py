@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
 
@@ -125,10 +126,7 @@ def _provoke(lane: Lane, case: Case, random: Random) -> tuple[Hit, tuple[str, ..
         lane.start(lane.spare, "run", "chaos.append")
     if case.kind != "hand":
         lane.request("append" if kind == "seventh" else kind)
-    if family == "shutdown":
-        _wait_for(lane, lambda: any(wire.ready() for wire in lane.wires), "no worker got ready")
-        os.kill(random.choice([wire for wire in lane.wires if wire.ready()]).process.pid, signal.SIGTERM)
-    hit = _awaited(lane, case)
+    hit = _awaited_of_a_stop(lane, case, random) if family == "shutdown" else _awaited(lane, case)
     # A cursor makes many checkpoints: any of them is struck, the last one too.
     of_a_checkpoint = family in {"checkpoint", "rows", "guard", "commit"} and case.kind in {"append", "hand"}
     for _ in range(random.randrange(-(-grown // STEP)) if of_a_checkpoint else 0):
@@ -156,12 +154,19 @@ def _after_another(lane: Lane, case: Case, kind: str) -> Hit:
     return _awaited(lane, case)
 
 
-def _wait_for(lane: Lane, what: Callable[[], bool], complaint: str) -> None:
-    give_up = time.monotonic() + PROCESS_PATIENCE
-    while not what():
-        if time.monotonic() > give_up:
-            raise Broken(complaint)
-        time.sleep(_PAUSE)
+def _awaited_of_a_stop(lane: Lane, case: Case, random: Random) -> Hit:
+    """Tell a worker to stop; another one if it ends without coming by, for the case before had struck it already."""
+    told: subprocess.Popen[bytes] | None = None
+    give_up = time.monotonic() + HIT_PATIENCE
+    while time.monotonic() < give_up:
+        lane.upkeep()
+        ready = [wire.process for wire in lane.wires if wire.ready()]
+        if ready and (told is None or told.poll() is not None):
+            told = random.choice(ready)
+            os.kill(told.pid, signal.SIGTERM)
+        if hit := lane.desk.hit(0.2):
+            return hit
+    raise Broken(f"nobody came by at {case.point} in {HIT_PATIENCE:.0f} s")
 
 
 def _awaited(lane: Lane, case: Case) -> Hit:
