@@ -60,9 +60,6 @@ def play(lane: Lane, case: Case, seed: int, patience: float = REST_PATIENCE) -> 
                 _let_it_wake(lane, run, mark)
             if case.kind == "hand":
                 lane.spare.process.wait(PROCESS_PATIENCE)
-            if case.point == "shutdown.before":  # the next case would tell it a second time, and that kills
-                told = [wire.process for wire in lane.wires if wire.process and wire.process.pid == hit.group]
-                _wait_for(lane, lambda: all(each.poll() is not None for each in told), "a worker does not stop")
             _finish_migration(lane, case)
             settle(lane, kinds, patience)
             judge(lane, kinds)
