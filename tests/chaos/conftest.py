@@ -30,8 +30,8 @@ class Scale:
     Attributes:
         full: whether it was at all; else a share of a minute or so is wanted.
         seed: from which everything that is left to chance follows.
-        seeds: how many seeds, from that one on, the matrix is played with.
-        kills: of the soak.
+        seeds: how many seeds, from that one on, matrix and soak are played with.
+        kills: of all soaks together.
         only: a pattern of cases, ``commit.*/kill/*``.
     """
 

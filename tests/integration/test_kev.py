@@ -167,7 +167,7 @@ def test_a_catalogue_whose_entries_lack_a_field_says_which(mirror):
     assert "the first for: Object missing required field `dueDate`" in kev_collector.run_now().reason
 
 
-def test_of_an_entry_that_is_listed_twice_the_last_is_taken_and_the_log_names_it(mirror, caplog):
+def test_of_an_entry_that_is_listed_twice_the_last_is_taken_and_the_log_says_so(mirror, caplog):
     def repeat(catalog: dict[str, Any]) -> None:
         catalog["vulnerabilities"].append({**catalog["vulnerabilities"][0], "dateAdded": "2026-07-29"})
 
@@ -177,7 +177,7 @@ def test_of_an_entry_that_is_listed_twice_the_last_is_taken_and_the_log_names_it
 
     assert outcome.counts == Counts(inserted=1655, rejected=1)
     assert mirror.query("SELECT date_added::text FROM kev WHERE cve_id = 'CVE-2025-68686'") == [("2026-07-29",)]
-    assert "1 rows were superseded by a later row of the same key, first: CVE-2025-68686" in caplog.text
+    assert "1 rows were superseded by a later row of the same key" in caplog.text
 
 
 def test_a_dry_run_counts_and_leaves_everything_alone(mirror):
