@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -167,18 +168,24 @@ def test_a_migration_that_fails_ends_up_with_the_reason_and_no_process(environ, 
     assert ours(state_dir) == {}
 
 
-@pytest.mark.parametrize("victim", ["dramatiq", "valkey-server", "postgres -D"])
-def test_what_dies_is_started_again(up, environ, state_dir, victim):
+def test_what_dies_is_started_again(up, environ, state_dir):
     up()
     eventually(lambda: example_is_complete(environ))
-    victims = [pid for pid, command in ours(state_dir).items() if victim in command]
-    assert victims
 
-    for pid in victims:
-        os.kill(pid, signal.SIGKILL)
+    for kind in ("dramatiq", "valkey-server", "postgres -D"):
+        victims = [pid for pid, command in ours(state_dir).items() if kind in command]
+        assert victims
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
 
-    eventually(lambda: any(victim in command for pid, command in ours(state_dir).items() if pid not in victims))
-    eventually(lambda: collectkit(environ, "run", "example", "--json").returncode == 0)
+        started = partial(anew, state_dir, kind, victims)
+        eventually(started)
+        eventually(lambda: collectkit(environ, "run", "example", "--json").returncode == 0)
+
+
+def anew(state_dir, kind, before):
+    """Whether there is another process of this kind than those before."""
+    return any(kind in command for pid, command in ours(state_dir).items() if pid not in before)
 
 
 def test_no_secret_is_in_an_argument_and_files_with_secrets_are_private(up, environ, state_dir):
