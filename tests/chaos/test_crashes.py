@@ -10,7 +10,7 @@ from tests.chaos.lane import dice
 from tests.chaos.matrix import in_parallel, play_all
 from tests.chaos.zombies import KINDS, PLACES, Woken, stop_and_wake
 
-SHARE = 28
+SHARE = 22
 ZOMBIES = 300
 
 
