@@ -75,7 +75,7 @@ def bring_up_to_date(clone: Git, fresh: Git, since: str | None, log: LoggerAdapt
     try:
         fresh.run("init", "--quiet", "--bare", "--template=")
         known = _update(fresh, since)
-    except BaseException:
+    except BaseException:  # an interrupt too: half a clone is of no use to the next run
         remove(fresh.directory)
         raise
     if reason:

@@ -104,7 +104,7 @@ class Leases:
             except CollectkitError as error:
                 logger.warning("leases could not be renewed: %s", error)
                 time.sleep(0.5)
-            except Exception:
+            except Exception:  # of this thread depend the leases of all runs of the process
                 logger.exception("renewing leases failed, it is tried again")
                 time.sleep(0.5)
 
@@ -195,7 +195,7 @@ class Sweep:
                 self.once()
             except CollectkitError as error:
                 self._complain(str(error))
-            except Exception:
+            except Exception:  # without this thread nobody here would notice a dead run
                 logger.exception("a sweep failed, the next follows")
             else:
                 self._complaint = ""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import peewee
 import psycopg
 
-from collectkit import AclModel
+from collectkit import AclModel, collector, cron
 from collectkit.settings import Settings
 
 NAMESPACE = Settings().acl_namespace
@@ -55,3 +56,16 @@ class Archive:
     @property
     def groups(self) -> dict[str, tuple[list[uuid.UUID], list[uuid.UUID]]]:
         return {name: (read, write) for name, read, write in self.run("SELECT name, acl_read, acl_write FROM paper")}
+
+
+@contextmanager
+def archive_of(db: Any) -> Iterator[Archive]:
+    """Enrol a collector of the table, and look at it while the block runs."""
+
+    @collector(periodic=cron("0 * * * *"), data_models=[Paper], name="tests.papers")
+    def papers(_):
+        pass
+
+    db.enrol(papers)
+    with closing(Archive(db.settings.database_url)) as made:
+        yield made

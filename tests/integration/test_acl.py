@@ -13,28 +13,22 @@ import pytest
 from dramatiq.middleware import Shutdown
 from playhouse.postgres_ext import ServerSide
 
-from collectkit import acl_scope, collector, cron, group_ids, set_user_acls
+from collectkit import acl_scope, cron, group_ids, set_user_acls
 from collectkit.acl import scope_of
 from collectkit.database import database, ledger_db, writing
 from collectkit.errors import NotConnected, ScopeError
-from tests.secured import Archive, Paper, ident
+from tests.secured import Paper, archive_of, ident
 
 HOURLY = cron("0 * * * *")
 
 
 @pytest.fixture
 def archive(db):
-    @collector(periodic=HOURLY, data_models=[Paper], name="tests.papers")
-    def papers(run):
-        pass
-
-    db.enrol(papers)
-    made = Archive(db.settings.database_url)
-    made.put("of red", ["red"])
-    made.put("of green", ["green"])
-    made.put("of both", ["red", "green"])
-    yield made
-    made.close()
+    with archive_of(db) as made:
+        made.put("of red", ["red"])
+        made.put("of green", ["green"])
+        made.put("of both", ["red", "green"])
+        yield made
 
 
 def seen():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from collectkit import collector, cron, scoped
+from collectkit import scoped
 from tests.counter import Counter
 from tests.leaks import search
-from tests.secured import Archive, Paper
+from tests.secured import archive_of
 
 # A server-side cursor on a connection that was killed cannot be closed any more.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
@@ -17,14 +17,8 @@ STATEMENTS = 5_000
 
 @pytest.fixture
 def archive(db):
-    @collector(periodic=cron("0 * * * *"), data_models=[Paper], name="tests.papers")
-    def papers(run):
-        pass
-
-    db.enrol(papers)
-    made = Archive(db.settings.database_url)
-    yield made
-    made.close()
+    with archive_of(db) as made:
+        yield made
 
 
 def test_no_row_is_seen_or_written_outside_the_groups(archive):

@@ -8,24 +8,18 @@ from contextlib import contextmanager, suppress
 import peewee
 import pytest
 
-from collectkit import acl_scope, collector, cron
+from collectkit import acl_scope
 from collectkit.database import database
 from collectkit.scoped import ScopedDatabase
-from tests.secured import Archive, Paper, ident
+from tests.secured import Paper, archive_of, ident
 
 
 @pytest.fixture
 def archive(db):
-    @collector(periodic=cron("0 * * * *"), data_models=[Paper], name="tests.papers")
-    def papers(run):
-        pass
-
-    db.enrol(papers)
-    made = Archive(db.settings.database_url)
-    made.put("of red", ["red"])
-    made.put("of green", ["green"])
-    yield made
-    made.close()
+    with archive_of(db) as made:
+        made.put("of red", ["red"])
+        made.put("of green", ["green"])
+        yield made
 
 
 @contextmanager
