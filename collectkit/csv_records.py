@@ -123,7 +123,7 @@ class _Records:
     def decode(self, row: list[str]) -> Any:
         """Return the record as the type, or rejected."""
         if len(row) != len(self._header):
-            fault = f"has {len(row)} fields, where the header has {len(self._header)}"
+            fault = f"does not have as many fields as the header: {len(row)}, not {len(self._header)}"
         elif self._holds_nul and "\0" in "".join(row):
             fault = "holds a NUL character, which PostgreSQL cannot store"
         else:
@@ -143,7 +143,7 @@ class _Records:
         """
         breaks_off = last and (not self._is_ended or last[-1].endswith(("\n", "\r")))
         if breaks_off and isinstance(self.decode(last), Rejected):
-            raise ValueError(f"breaks off in the middle of a record, {len(last)} fields into it")
+            raise ValueError(f"breaks off in the middle of a record, in its field {len(last)}")
 
     def _key_of(self, row: Sequence[str]) -> object:
         place, kind = self._key

@@ -200,7 +200,7 @@ class TooManyRejected(CollectkitError):
         self.share = share
         self.first = first
         super().__init__(
-            f"table {table!r}: load refused, the old rows stand: {rejected:,} of {records:,} records were rejected, "
+            f"table {table!r}: load refused, the old rows stand: {rejected:,} of {records:,} records rejected, "
             f"more than max_rejected={share:g} allows, the first for: {first}; look at the source, and if it has a new "
             "form, teach the collector to read it"
         )

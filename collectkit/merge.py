@@ -95,7 +95,7 @@ class Merge:
                 denied += self._unseen()
         if denied:
             # Not which: whoever may read this must not learn what is there.
-            logger.warning("table %s: %d rows were denied by access groups", self._target.name, denied)
+            logger.warning("table %s: rows denied by access groups: %d", self._target.name, denied)
         unchanged = self._rows - inserted - updated - denied
         return Counts(inserted, updated, unchanged, removed, self._superseded, denied)
 
@@ -155,7 +155,7 @@ class Merge:
         if found.unlisted and found.unlisted / found.live > max_shrink:
             raise SnapshotRefused(
                 self._target.name,
-                f"{found.unlisted:,} of {found.live:,} rows are no longer listed, which is more than max_shrink="
+                f"{found.unlisted:,} of {found.live:,} rows no longer listed, which is more than max_shrink="
                 f"{max_shrink:g} allows: look at the source; if it is right, load it once with a larger max_shrink",
             )
 

@@ -40,7 +40,7 @@ class RateLimit:
 
     def __repr__(self) -> str:
         """Show the limit in words."""
-        return f"a limit of {self.requests} requests in {self.per.total_seconds():g} s"
+        return f"a request limit of {self.requests} in {self.per.total_seconds():g} s"
 
     @contextmanager
     def request(self, give_up: float = math.inf) -> Iterator[None]:

@@ -101,7 +101,7 @@ class Rejections:
         if self._reasons:
             connection.execute(_WRITE, (collector, list(self._reasons), list(self._reasons.values())))
             first = next(iter(self._reasons.values()))
-            logger.warning("table %s: %d records were rejected, first: %s", self._table, self.count, first)
+            logger.warning("table %s: records rejected: %d, first: %s", self._table, self.count, first)
 
     def _keep(self, rejected: Rejected) -> None:
         self.count += 1

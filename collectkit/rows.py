@@ -113,7 +113,8 @@ def _sequence_reader(target: Target, width: int) -> Reader:
         if set(map(len, rows)) != {width}:
             n, found = next((n, len(row)) for n, row in enumerate(rows, number) if len(row) != width)
             names = ", ".join(f.name for f in target.declared())
-            raise target.refusal(f"has {found} values, where the model has {width} fields ({names})", n)
+            reason = f"does not have as many values as the model has fields: {found}, not {width} ({names})"
+            raise target.refusal(reason, n)
         return rows
 
     return read

@@ -281,7 +281,7 @@ def _fields(spec: str) -> list[str]:
     if len(texts) == len(_FIELDS) + 1:
         raise ScheduleError(spec, f"six fields: seconds are not supported, a tick is a whole minute; give {names}")
     if len(texts) != len(_FIELDS):
-        raise ScheduleError(spec, f"{len(texts)} fields instead of five: {names}")
+        raise ScheduleError(spec, f"five fields are wanted, not {len(texts)}: {names}")
     return [_listed(spec, field, text) for field, text in zip(_FIELDS, texts, strict=True)]
 
 

@@ -214,7 +214,7 @@ def drop_superseded(connection: psycopg.Connection[Any], target: Target, stage: 
         superseded = cursor.rowcount
     keys = "; ".join(", ".join(str(value)[:60] for value in found[:-1]) for found in some)
     logger.warning(
-        "table %s: %d rows were superseded by a later row of the same key%s",
+        "table %s: rows superseded by a later row of the same key: %d%s",
         target.name,
         superseded,
         f", first: {keys}" if quoting else "",

@@ -87,9 +87,9 @@ UNCHANGED, TAKEN, IN_PART, LAST, PASSED, REFUSED = Effect
 INDEX, RECORD, ARCHIVE = "osv, the index", "osv, a record", "osv, the archive"
 NOT_FOR_GIT: dict[str, Expected | None] = {"cvelist": None}
 _TYPE = "where {accept} was asked for"
-_SET_ASIDE = Expected(IN_PART, "1 records were rejected")
-_TOO_MANY = "6 of 60 records were rejected, more than max_rejected=0.01 allows"
-_INDEX_LINE = Expected(IN_PART, "1 lines of the index are passed over")
+_SET_ASIDE = Expected(IN_PART, "records rejected: 1")
+_TOO_MANY = "6 of 60 records rejected, more than max_rejected=0.01 allows"
+_INDEX_LINE = Expected(IN_PART, "lines of the index passed over: 1")
 _OLD_COPY = Expected(REFUSED, "an old copy")
 _TO_COME = Expected(REFUSED, "which is to come")
 
@@ -214,7 +214,7 @@ FAULTS: dict[str, Fault] = {
         Expected(REFUSED, "the source gave no rows at all"),
         {
             "cvelist": Expected(REFUSED, "60 of 60 rows would go"),
-            "nvd": Expected(PASSED, "1 windows, 1 of them empty"),
+            "nvd": Expected(PASSED, "empty windows: 1 of 1"),
             INDEX: None,
             RECORD: None,
             ARCHIVE: Expected(REFUSED, "lacks 60 of the 60 records that its index lists"),
@@ -222,7 +222,7 @@ FAULTS: dict[str, Fault] = {
         shows={"empty": True},
     ),
     "half of the records": Fault(
-        Expected(REFUSED, "30 of 60 rows are no longer listed"),
+        Expected(REFUSED, "30 of 60 rows no longer listed"),
         {
             "cvelist": Expected(REFUSED, "30 of 60 rows would go"),
             "nvd": None,
@@ -243,7 +243,7 @@ FAULTS: dict[str, Fault] = {
         shows={"poison": 6},
     ),
     "an id that is listed twice": Fault(
-        Expected(LAST, "1 rows were superseded by a later row of the same key"),
+        Expected(LAST, "rows superseded by a later row of the same key: 1"),
         shows={"twice": True},
     ),
     "an older version than the one that is in": Fault(
@@ -258,7 +258,7 @@ FAULTS: dict[str, Fault] = {
     "one record that is older than its row": Fault(
         None,
         {
-            "nvd": Expected(IN_PART, "1 records are older than those that are in, passed over"),
+            "nvd": Expected(IN_PART, "records older than those that are in, passed over: 1"),
             RECORD: _SET_ASIDE,
             ARCHIVE: _SET_ASIDE,
         },

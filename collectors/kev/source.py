@@ -52,5 +52,5 @@ def read_catalog(feed: Download) -> Catalog:
     """
     catalog = feed.json(Catalog)
     if catalog.count != len(catalog.vulnerabilities):
-        raise feed.refused(f"says that it lists {catalog.count:,} entries and lists {len(catalog.vulnerabilities):,}")
+        raise feed.refused(f"says that its count is {catalog.count:,} and lists {len(catalog.vulnerabilities):,}")
     return catalog

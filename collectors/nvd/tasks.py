@@ -67,7 +67,7 @@ def nvd_collector(run: Run) -> str:
     for place in _places(run):
         read += 1
         empty += not _page_through(run, place)
-    return f"{read} windows, {empty} of them empty: {run.counts}" if empty else f"{run.counts}"
+    return f"empty windows: {empty} of {read}; {run.counts}" if empty else f"{run.counts}"
 
 
 def _places(run: Run) -> Iterator[Place]:
@@ -164,5 +164,5 @@ def _newest(run: Run, rows: list[Row | Rejected]) -> list[Row | Rejected]:
     stored: dict[str, datetime] = dict(known.tuples().iterator())
     newest = [row for row in read if row.last_modified >= stored.get(row.cve_id, row.last_modified)]
     if older := len(read) - len(newest):
-        run.log.warning("%d records are older than those that are in, passed over", older)
+        run.log.warning("records older than those that are in, passed over: %d", older)
     return [*newest, *(row for row in rows if isinstance(row, Rejected))]

@@ -105,7 +105,7 @@ def _ask_index(run: Run, cursor: datetime | None, *, conditional: bool) -> Liste
             raise
         return Listed()
     if index.poison:
-        run.log.warning("%d lines of the index are passed over, first: %s", len(index.poison), index.poison[0])
+        run.log.warning("lines of the index passed over: %d, first: %s", len(index.poison), index.poison[0])
     changed = index.since(cursor - OVERLAP) if cursor else []
     return Listed(ids=index.ids, changed=changed, newest=index.newest(run.started_at), feeds=(feed,))
 

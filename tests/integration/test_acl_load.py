@@ -115,7 +115,7 @@ def test_a_row_in_the_place_of_a_hidden_one_is_denied_and_no_message_names_it(lo
 
     assert counts == Counts(inserted=1, denied=1)
     assert archive.rows == {"hidden": "secret", "new": "ours"}
-    assert "1 rows were denied" in caplog.text
+    assert "rows denied by access groups: 1" in caplog.text
     assert "hidden" not in caplog.text
     assert "hidden" not in str(ledger_db.run("SELECT counts, result, error FROM collectkit.run"))
 
@@ -137,7 +137,7 @@ def test_the_key_of_a_row_that_comes_twice_stays_out_of_the_log(load, archive, c
     counts = load(papers("secret", text="first") + papers("secret", text="last"))
 
     assert counts == Counts(inserted=1, rejected=1)
-    assert "1 rows were superseded" in caplog.text
+    assert "rows superseded by a later row of the same key: 1" in caplog.text
     assert "secret" not in caplog.text
 
 

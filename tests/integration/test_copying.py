@@ -112,7 +112,10 @@ def test_simple_values_are_stored_the_same_in_blocks_and_one_by_one():
         (("a", "hunter2\ud800", "1"), "row 1235, column 'text': holds text that is not valid Unicode"),
         ((None, "hunter2", "1"), "row 1235, column 'name': is NULL, which the column does not take"),
         (("a", "hunter2", 10**5000), "row 1235, column 'number': a value of type int does not fit a DecimalField"),
-        (("a", "hunter2"), "row 1235: has 2 values, where the model has 3 fields (name, text, number)"),
+        (
+            ("a", "hunter2"),
+            "row 1235: does not have as many values as the model has fields: 2, not 3 (name, text, number)",
+        ),
     ],
 )
 def test_a_misfit_in_a_block_is_named_by_its_row_and_column(row, reason):

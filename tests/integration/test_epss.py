@@ -111,7 +111,7 @@ def test_more_than_one_in_fifty_may_vanish_only_with_a_new_model(mirror):
     mirror.publish(scores(range(979), date=TOMORROW))
     outcome = mirror.run()
     assert outcome.outcome == "FAILED"
-    assert "21 of 1,000 rows are no longer listed" in outcome.reason
+    assert "21 of 1,000 rows no longer listed" in outcome.reason
     assert (len(mirror.versions), mirror.state) == (1000, state)
 
     assert mirror.load(scores(range(980), date=TOMORROW)) == Counts(unchanged=980, removed=20)

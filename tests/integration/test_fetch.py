@@ -547,7 +547,7 @@ class TestRateLimit:
         said = refusal(url, limit=limit)
 
         assert [request.status for request in source.requests] == [503, 302, 200, 302]
-        assert "no turn came within 300 s under a limit of 4 requests in 3600 s" in said
+        assert "no turn came within 300 s under a request limit of 4 in 3600 s" in said
 
     def test_a_request_waits_for_its_turn(self, source):
         url = source.answer(FEED, Answer(body=BODY))

@@ -124,7 +124,7 @@ def test_of_rows_with_one_key_the_last_counts_and_the_others_are_told(caplog):
 
     assert counts == Counts(inserted=2, rejected=2)
     assert scores()["a"] == (0.3, "last")
-    assert caplog.messages == ["table score: 2 rows were superseded by a later row of the same key, first: a"]
+    assert caplog.messages == ["table score: rows superseded by a later row of the same key: 2, first: a"]
 
 
 def test_the_last_of_many_rows_counts_however_they_lie_on_disk():
@@ -273,7 +273,7 @@ def test_without_gone_at_the_rows_of_the_part_alone_are_deleted():
 def test_max_shrink_is_judged_by_the_part():
     upsert(Score, [*((f"x{n}", "0.1", "x") for n in range(2)), *((f"y{n}", "0.1", "y") for n in range(98))])
 
-    with pytest.raises(SnapshotRefused, match="1 of 2 rows are no longer listed"):
+    with pytest.raises(SnapshotRefused, match="1 of 2 rows no longer listed"):
         replace(Score, [("x0", "0.1", "x")], within={"note": "x"})
 
 

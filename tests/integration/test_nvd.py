@@ -408,7 +408,7 @@ class TestWindows:
         outcome = nvd_collector.run_now()
 
         assert (outcome.outcome, outcome.counts) == ("OK", Counts(updated=1))
-        assert "1 records are older than those that are in, passed over" in caplog.text
+        assert "records older than those that are in, passed over: 1" in caplog.text
         assert mirror.query("SELECT count(*) FROM nvd WHERE status = 'Received'") == [(0,)]
 
 
@@ -440,7 +440,7 @@ class TestRequests:
             check=True,
         )
 
-        assert shown.stdout == f"a limit of {limit} requests in 30 s\n"
+        assert shown.stdout == f"a request limit of {limit} in 30 s\n"
 
     def test_every_request_counts(self, mirror, monkeypatch):
         limit = RateLimit(2, timedelta(hours=1))

@@ -62,7 +62,7 @@ def test_a_rejected_record_is_counted_and_the_rows_around_it_are_loaded(load, ca
 
     assert counts == Counts(inserted=100, rejected=2)
     assert len(stored()) == 100
-    assert caplog.messages == [f"table score: 2 records were rejected, first: {POISON.reason}"]
+    assert caplog.messages == [f"table score: records rejected: 2, first: {POISON.reason}"]
 
 
 def test_a_record_is_written_down_by_its_digest_with_the_reason_and_when_it_was_first_seen():
@@ -135,7 +135,7 @@ def test_above_the_share_the_load_is_refused_and_nothing_moves(load, good, bad, 
         load(Score, [*scores(good), *poison(bad)], max_rejected=share)
 
     assert str(caught.value) == (
-        f"table 'score': load refused, the old rows stand: {bad} of {good + bad:,} records were rejected, more than "
+        f"table 'score': load refused, the old rows stand: {bad} of {good + bad:,} records rejected, more than "
         f"max_rejected={share:g} allows, the first for: it is poison; look at the source, and if it has a new form, "
         "teach the collector to read it"
     )
@@ -282,6 +282,6 @@ def test_a_run_with_too_many_rejected_records_fails_with_the_reason_and_its_wate
     outcome = poisoned.run_now(dry_run=dry_run)
 
     assert (outcome.outcome, outcome.updated_until) == ("FAILED", None)
-    assert "5 of 8 records were rejected" in outcome.reason
+    assert "5 of 8 records rejected" in outcome.reason
     assert stored() == set()
     assert written() == []

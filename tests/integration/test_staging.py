@@ -270,7 +270,12 @@ BAD_LOADS = [
     (Price, [{"name": "a", "amount": 1}, (1, "a")], {}, "row 2: is a tuple, where the first row is a mapping"),
     (Price, [(1, "a"), {"name": "a", "amount": 1}], {}, "row 2: is a dict, where the first row is a sequence"),
     (Price, [(1, "a"), "1a"], {}, "row 2: is a str, where the first row is a sequence"),
-    (Price, [(1, "a"), (1,)], {}, "row 2: has 1 values, where the model has 2 fields (amount, name)"),
+    (
+        Price,
+        [(1, "a"), (1,)],
+        {},
+        "row 2: does not have as many values as the model has fields: 1, not 2 (amount, name)",
+    ),
     (Everything, [Named("a"), {"name": "a"}], {}, "row 2: is a dict, where the first row is a Named"),
     (Price, [(1, "a"), (1, None)], {}, "row 2, column 'name': is NULL, which the column does not take"),
     (Price, [(1, "a"), (None, "b")], {}, "row 2, column 'amount': is NULL, which the column does not take"),

@@ -80,9 +80,9 @@ BAD = [
     (b"CVE-2026-0002,nan,0.1", "Expected `float` >= 0.0 - at `$.epss`", "CVE-2026-0002"),
     (b"CVE-2026-0002,,0.1", "Expected `float`, got `str` - at `$.epss`", "CVE-2026-0002"),
     (b"CVE-2026-0002, 0.1,0.1", "Expected `float`, got `str` - at `$.epss`", "CVE-2026-0002"),
-    (b"CVE-2026-0002,0.1", "has 2 fields, where the header has 3", "CVE-2026-0002"),
-    (b"CVE-2026-0002,0.1,0.1,0.1", "has 4 fields, where the header has 3", "CVE-2026-0002"),
-    (b"<html>", "has 1 fields, where the header has 3", None),
+    (b"CVE-2026-0002,0.1", "does not have as many fields as the header: 2, not 3", "CVE-2026-0002"),
+    (b"CVE-2026-0002,0.1,0.1,0.1", "does not have as many fields as the header: 4, not 3", "CVE-2026-0002"),
+    (b"<html>", "does not have as many fields as the header: 1, not 3", None),
     (b"CVE-X,0.1,0.1", r"Expected `str` matching regex '^CVE-[0-9]{4}-[0-9]{4,19}\\Z' - at `$.cve`", None),
     (b'"CVE-2026-0002\n",0.1,0.1', r"Expected `str` matching regex '^CVE-[0-9]{4}-[0-9]{4,19}\\Z' - at `$.cve`", None),
 ]

@@ -131,7 +131,7 @@ def test_a_release_without_a_zone_is_refused(read):
 
 
 def test_a_list_that_is_shorter_than_the_count_is_refused(read):
-    with pytest.raises(FetchError, match="says that it lists 1,660 entries and lists 1"):
+    with pytest.raises(FetchError, match="says that its count is 1,660 and lists 1"):
         read(catalog(ENTRY, count=1660))
 
 

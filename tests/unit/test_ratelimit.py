@@ -74,7 +74,7 @@ def test_a_turn_that_will_not_come_in_time_is_said_at_once():
     limit = exhausted()
     began = time.monotonic()
 
-    with pytest.raises(TimeoutError, match="no turn came under a limit of 1 requests in 3600 s"):
+    with pytest.raises(TimeoutError, match="no turn came under a request limit of 1 in 3600 s"):
         limit.request(give_up=began + 60).__enter__()
 
     assert time.monotonic() - began < 1

@@ -504,8 +504,8 @@ def test_sunday_is_zero_and_seven_and_counted_once(spec, same):
                 " give minute, hour, day of month, month, day of week"
             ),
         ),
-        ("* * * *", "4 fields instead of five: minute, hour, day of month, month, day of week"),
-        ("", "0 fields instead of five: minute, hour, day of month, month, day of week"),
+        ("* * * *", "five fields are wanted, not 4: minute, hour, day of month, month, day of week"),
+        ("", "five fields are wanted, not 0: minute, hour, day of month, month, day of week"),
         (
             "@reboot",
             "no such alias; there are @yearly, @annually, @monthly, @weekly, @daily, @midnight, @hourly",
