@@ -185,12 +185,14 @@ class Collector(Actor[..., Any]):
 
     def _verdict(self, error: BaseException, run: Run, claim: Claim) -> tuple[ledger.Outcome, str]:
         """Return how a run ends that raised this, and why."""
+        # An interrupt that nobody sent is the author's own: handed over, its run would begin again at once, for ever.
+        told_to_stop = broker.shutdown.is_over or isinstance(error, KeyboardInterrupt)
         match error:
             case LeaseLost():
                 return "LOST", str(error) or _lost(claim)
             case DeadlineExceeded():
                 return "FAILED", f"passed its deadline of {self.declared.deadline}"
-            case Interrupt() | KeyboardInterrupt():
+            case Interrupt() | KeyboardInterrupt() if told_to_stop:
                 return "HANDED_OVER", "handed over: the process was told to stop"
             case CollectkitError():
                 return "FAILED", storable("; ".join(str(error).splitlines()))

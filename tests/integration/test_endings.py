@@ -10,9 +10,10 @@ from pathlib import Path
 
 import peewee
 import pytest
-from dramatiq.middleware.shutdown import Shutdown
+from dramatiq.middleware import Interrupt, Shutdown
 
 from collectkit import Model, collector, cron
+from collectkit.broker import broker
 from collectkit.database import database, ledger_db
 from collectkit.maintenance import leases
 
@@ -44,6 +45,12 @@ def ending(db):
         return outcome, attempt, waits
 
     return run_it
+
+
+@pytest.fixture
+def stopping(monkeypatch):
+    """This process has been told to stop, as its worker's middleware notes."""
+    monkeypatch.setattr(broker.shutdown, "is_over", True)
 
 
 def raising(error):
@@ -79,6 +86,8 @@ def test_nor_is_an_error_that_it_cannot_store(ending):
     [
         (asyncio.CancelledError(), "CancelledError: "),
         (SystemExit(3), "called sys.exit(3)"),
+        (Interrupt("enough"), "Interrupt: enough"),
+        (Shutdown(), "Shutdown: "),
         (Speechless(), "Speechless: (its message cannot be shown)"),
     ],
 )
@@ -111,20 +120,22 @@ def test_a_person_who_interrupts_a_run_ends_the_command_too_and_the_run_is_hande
     ]
 
 
+@pytest.mark.usefixtures("stopping")
 def test_a_run_that_is_told_to_stop_lets_no_other_instance_begin(db):
     begun = []
 
     @collector(periodic=HOURLY, each=lambda: ["a", "b"], name="tests.stopping")
-    def stopping(run):
+    def tests_stopping(run):
         begun.append(run.key)
         raise Shutdown
 
-    db.enrol(stopping)
-    stopping()
+    db.enrol(tests_stopping)
+    tests_stopping()
 
     assert begun == ["a"]
 
 
+@pytest.mark.usefixtures("stopping")
 def test_what_a_checkpoint_committed_is_counted_even_if_the_run_never_heard_of_it(ending, monkeypatch):
     def insert(run):
         monkeypatch.setattr(run, "_move_on", lambda *_, **__: (_ for _ in ()).throw(Shutdown))
@@ -163,6 +174,7 @@ class Interruption:
         return self
 
 
+@pytest.mark.usefixtures("stopping")
 def test_an_interrupt_at_any_moment_leaves_the_run_closed_and_the_thread_clean(db):
     @collector(periodic=HOURLY, name="tests.interrupted", data_models=[Kept])
     def interrupted(run):
