@@ -269,7 +269,7 @@ def _reason(  # noqa: PLR0911 - one sentence for each thing that can hold a coll
     if retired_at is not None:
         return f"retired since {_time(retired_at)}: its code is gone"
     if not enabled:
-        return "disabled by its declaration"
+        return "disabled by its declaration: enable it there or in its settings, then run `collectkit migrate`"
     if paused is not None:
         note = f": {paused.note}" if paused.note else ""
         return f"paused by {paused.by or 'somebody'} since {_time(paused.at)}{note}"

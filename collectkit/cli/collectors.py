@@ -120,8 +120,14 @@ def _resolve_known(settings: Settings, name: str) -> list[str]:
 def _request(settings: Settings, name: str, as_json: bool) -> None:
     from collectkit.boot import nudge_now
     from collectkit.freshness import request_run
+    from collectkit.status import read_status
 
-    _resolve_known(settings, name)
+    statuses = read_status(_resolve_known(settings, name))
+    disabled = next(((each, row.reason) for each, row in statuses.items() if not row.enabled), None)
+    if disabled is not None:  # no worker would ever claim it
+        document = {"name": disabled[0], "requested": False, "reason": disabled[1]}
+        say(document, as_json, f"{disabled[0]}: NOT_CLAIMED ({disabled[1]})")
+        raise typer.Exit(NOT_CLAIMED)
     full_name = request_run(name, by=caller(), note="collectkit run --nudge")
     nudge_now(settings)
     say({"name": full_name, "requested": True}, as_json, f"requested {full_name}")

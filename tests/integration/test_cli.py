@@ -90,10 +90,15 @@ def test_a_failed_run_exits_with_1_and_a_reason_in_one_line(cli):
 def test_what_cannot_be_claimed_exits_with_3_and_says_why(cli):
     cli("migrate", KEV_COLLECTOR_ENABLED="false")
 
-    done = cli("run", "kev", "--json", KEV_COLLECTOR_ENABLED="false")
+    by_hand = cli("run", "kev", "--json", KEV_COLLECTOR_ENABLED="false")
+    by_a_worker = cli("run", "kev", "--nudge", "--json", KEV_COLLECTOR_ENABLED="false")
 
-    assert done.returncode == 3
-    assert json.loads(done.stdout)["reason"] == "disabled by its declaration"
+    assert (by_hand.returncode, by_a_worker.returncode) == (3, 3)
+    reason = "disabled by its declaration: enable it there or in its settings, then run `collectkit migrate`"
+    assert json.loads(by_hand.stdout)["reason"] == reason
+    name = "collectors.kev.tasks.kev_collector"
+    assert json.loads(by_a_worker.stdout) == {"name": name, "requested": False, "reason": reason}
+    assert ledger_db.run("SELECT action FROM collectkit.audit") == []
 
 
 def test_before_migrate_a_command_says_what_to_do(cli):
