@@ -18,9 +18,10 @@ from collectkit.crashpoints import reached
 from collectkit.database import SESSION, clock, database, ledger_db
 from collectkit.discovery import Discovered
 from collectkit.drift import read_declared
-from collectkit.errors import DatabaseUnavailable
+from collectkit.errors import CollectkitError, DatabaseUnavailable
 from collectkit.guard import secure, table_faults
 from collectkit.policies import protected, with_owners
+from collectkit.reasons import one_line, trace
 from collectkit.schedule import stale_at, tick_after
 from collectkit.scoped import ScopedDatabase
 from collectkit.served import forget_served, is_served, write_served
@@ -46,8 +47,10 @@ def migrate(discovered: Discovered) -> list[str]:
 
     Raises:
         DatabaseUnavailable: PostgreSQL does not answer, or refuses.
+        CollectkitError: a migration of a package fails by itself.
     """
     clock()  # a server that does not answer is said as everywhere else
+    whose = "collectkit"
     db = ScopedDatabase(
         database.database,
         application_name="collectkit migrate",
@@ -64,14 +67,15 @@ def migrate(discovered: Discovered) -> list[str]:
             reached("migrate.locked")
             done = _patiently(lambda: _own_schema(db))
             reached("migrate.schema")
-            for package in _packages(discovered):
-                done += _patiently(lambda package=package: _tables(db, package, discovered))  # type: ignore[misc]
+            for whose in _packages(discovered):
+                done += _patiently(lambda package=whose: _tables(db, package, discovered))  # type: ignore[misc]
+        whose = "collectkit"
         reached("migrate.tables")
         done += reconcile(discovered)
         done += _serve(discovered)
     except peewee.DatabaseError as error:
         words = " ".join(str(error).split())
-        message = f"migrate: PostgreSQL refused: {words}; nothing of the step that failed was kept, run it again"
+        message = f"migrate: PostgreSQL refused a step of {whose}: {words}; nothing of that step was kept, run it again"
         raise DatabaseUnavailable(message) from error
     return done
 
@@ -168,15 +172,24 @@ def _tables(db: Any, package: str, discovered: Discovered) -> list[str]:
         for model in each.declared.data_models
     }
     directory = _migrations(package, discovered)
-    if directory is not None:
-        applied = Runner(db, str(directory), f"migration_{package.replace('.', '_')}", "collectkit").up()
-        done = [f"applied migration {name} of {package}" for name in applied]
-    else:
-        done = _missing_tables(db, models)
+    done = _missing_tables(db, models) if directory is None else _apply(db, package, directory)
     for each in protected(models):
         with db.atomic():
             done += secure(db.cursor(), each)
     return done
+
+
+def _apply(db: Any, package: str, directory: Path) -> list[str]:
+    """Run the migrations that are new; one that PostgreSQL refuses may be tried again, one that fails may not."""
+    try:
+        applied = Runner(db, str(directory), f"migration_{package.replace('.', '_')}", "collectkit").up()
+    except peewee.DatabaseError:
+        raise
+    except Exception as error:
+        logger.error("a migration of %s failed\n%s", package, trace(error))  # noqa: TRY400 - without the rows in errors
+        message = f"migrate: a migration of {package} failed: {one_line(error)}; mend it and run it again"
+        raise CollectkitError(message) from error
+    return [f"applied migration {name} of {package}" for name in applied]
 
 
 def _migrations(package: str, discovered: Discovered) -> Path | None:

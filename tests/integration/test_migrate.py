@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import threading
 from datetime import timedelta
+from types import ModuleType
 
 import peewee
 import pytest
@@ -13,7 +16,7 @@ from collectkit.broker import broker
 from collectkit.database import ledger_db
 from collectkit.discovery import Discovered, describe, graph_faults
 from collectkit.drift import drift, warn_of_drift
-from collectkit.errors import DatabaseUnavailable
+from collectkit.errors import CollectkitError, DatabaseUnavailable
 from collectkit.migrate import migrate, reconcile
 
 
@@ -139,6 +142,28 @@ def test_collectors_tables_are_in_public_whatever_the_role_is_called(db):
     assert ledger_db.run("SELECT schemaname FROM pg_tables WHERE tablename = 'table'") == [("public",)]
 
 
+@pytest.mark.parametrize(
+    ("migration", "words"),
+    [
+        ("def up(_, db): db.execute_sql('SELECT nothing')", 'refused a step of boxes: column "nothing" does not'),
+        ("def up(_, db): db.no_such_thing", "a migration of boxes failed: AttributeError: "),
+        ("", "a migration of boxes failed: MigrationError: 0001_boxes does not define up()"),
+    ],
+    ids=["sql", "python", "none"],
+)
+def test_a_migration_that_fails_names_its_package(db, tmp_path, monkeypatch, migration, words):
+    (tmp_path / "migrations").mkdir()
+    (tmp_path / "migrations" / "0001_boxes.py").write_text(migration)
+    tasks = ModuleType("boxes.tasks")
+    tasks.__file__ = str(tmp_path / "tasks.py")
+    monkeypatch.setitem(sys.modules, "boxes.tasks", tasks)
+    boxes = declare(name="boxes.tasks.boxes")
+    monkeypatch.setattr(boxes.fn, "__module__", "boxes.tasks")
+
+    with pytest.raises(CollectkitError, match=re.escape(words)):
+        migrate(describe([boxes]))
+
+
 @pytest.mark.parametrize("point", ["migrate.locked", "migrate.schema"])
 def test_a_migrate_that_is_stopped_on_its_way_does_not_hold_the_next_one_back_for_ever(db, monkeypatch, point):
     stopped, awake, said = threading.Event(), threading.Event(), []
@@ -166,4 +191,4 @@ def test_a_migrate_that_is_stopped_on_its_way_does_not_hold_the_next_one_back_fo
     first.join()
 
     assert "created table table" in done
-    assert "nothing of the step that failed was kept, run it again" in said[0]
+    assert "nothing of that step was kept, run it again" in said[0]
