@@ -18,6 +18,7 @@ from urllib3.util import Retry, Timeout
 from collectkit.crashpoints import reached
 from collectkit.errors import FetchError
 from collectkit.ratelimit import RateLimit
+from collectkit.redaction import shown_complaint, shown_query
 
 PATIENCE = Retry(total=3, status_forcelist={429, 500, 502, 503, 504}, backoff_factor=1, backoff_jitter=1)
 """Four tries; about 0, 2 and 4 seconds between them, each with up to a second of chance added."""
@@ -82,7 +83,7 @@ class _Setback(Exception):
 
 
 def redact(url: str) -> str:
-    """Show an address without what may be secret in it: user, password, the values of its query, the fragment."""
+    """Show an address without what may be secret in it: user, password, fragment, and most of its query."""
     try:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port else ""
@@ -91,8 +92,7 @@ def redact(url: str) -> str:
     if not parts.hostname:  # whatever stands before an @ may be a password all the same
         return "(an address that cannot be read)"
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    names = [pair.partition("=") for pair in parts.query.split("&") if pair]
-    query = "&".join(f"{name}=***" if equals else "***" for name, equals, _ in names)
+    query = shown_query(parts.query)
     return f"{parts.scheme}://{host}{port}{parts.path}" + (f"?{query}" if query else "")
 
 
@@ -174,7 +174,9 @@ def _receive(wanted: Wanted, response: urllib3.BaseHTTPResponse, into: BinaryIO,
     if answer.not_modified and {"if-none-match", "if-modified-since"} & {name.lower() for name in wanted.headers}:
         return answer
     if response.status != _OK:
-        reason = f"answered {response.status} {response.reason or ''}".rstrip()
+        secret = [value for name, value in wanted.headers.items() if name.lower() not in OPEN_HEADERS]
+        said = shown_complaint(response, (wanted.url, response.url or ""), secret)
+        reason = f"answered {response.status} {said}".rstrip()
         if wanted.retries.is_retry("GET", response.status, "Retry-After" in head):
             raise _Setback(reason, response.status, _retry_after(wanted.retries, response))
         raise FetchError(shown, reason, response.status)

@@ -210,7 +210,7 @@ class FetchError(CollectkitError):
     """A source did not give what it should; the old rows stand.
 
     Arguments:
-        url: the address, already without credentials and query values.
+        url: the address, already without what may be secret in it.
         reason: what came instead.
         status: the HTTP status of the last answer, if it was the status that was wrong.
     """

@@ -360,7 +360,31 @@ class TestSecrets:
     def test_an_address_is_shown_without_its_secrets(self):
         shown = redact("https://user:pa55@host.example:8443/feed.json?apiKey=s3cret&page=2&t0ken#fr4gment")
 
-        assert shown == "https://host.example:8443/feed.json?apiKey=***&page=***&***"
+        assert shown == "https://host.example:8443/feed.json?apiKey=***&page=2&***"
+
+    @pytest.mark.parametrize(
+        ("query", "shown"),
+        [
+            ("startIndex=2000&resultsPerPage=2000", "startIndex=2000&resultsPerPage=2000"),
+            ("lastModStartDate=2026-06-01T00%3A00%3A00.000%2B00%3A00", None),
+            ("page=s3cret", "page=***"),
+            ("startIndex=1234567890", "startIndex=***"),
+            ("pin=1234", "pin=***"),
+            ("STARTINDEX=1", "STARTINDEX=***"),
+        ],
+    )
+    def test_of_a_query_numbers_and_times_are_shown_that_page(self, query, shown):
+        assert redact(f"https://host/?{query}") == f"https://host/?{shown or query}"
+
+    def test_what_a_source_says_of_its_status_is_shown_in_part_and_without_what_it_was_sent(self, source):
+        told = "Invalid apiKey: K3Y-1, s3 cret, pa55\x1b[2J " + "x" * 500
+        url = source.answer(FEED, Answer(status=404, headers={"message": told}))
+        url = url.replace("http://", "http://user:pa55@") + "?token=s3+cret&startIndex=1"
+
+        said = refusal(url, headers={"apiKey": "k3y-1"})
+
+        assert "answered 404 Not Found, saying 'Invalid apiKey: ***, ***, *** [2J xxx" in said
+        assert said.count("x") < 200
 
     @pytest.mark.parametrize(
         "url", ["http://[::1", "http://host:99999999/", "http://u:p@[half/x?k=v", "ann:pa55@host/x"]
