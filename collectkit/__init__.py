@@ -10,7 +10,7 @@ from collectkit.boot import setup
 from collectkit.collector import Collector, Outcome, collector
 from collectkit.counts import Counts
 from collectkit.database import connect, disconnect
-from collectkit.errors import CollectkitError, FetchError, LeaseLost, SnapshotRefused, TooManyRejected
+from collectkit.errors import CollectkitError, FetchError, LeaseLost, SnapshotRefused, TooLarge, TooManyRejected
 from collectkit.fetch import fetch, meta_of
 from collectkit.freshness import Freshness, complete_until, freshness, request_run
 from collectkit.git import Repository, fetch_git
@@ -48,6 +48,7 @@ __all__ = [
     "Run",
     "Settings",
     "SnapshotRefused",
+    "TooLarge",
     "TooManyRejected",
     "Window",
     "acl_scope",

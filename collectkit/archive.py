@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
+from collectkit.rejection import Rejected, unread
+
 _LARGEST = 16 << 20
 # Encrypted files are a RuntimeError, unknown methods a NotImplementedError, which derives from it.
 _BROKEN = (BadZipFile, EOFError, OSError, RuntimeError, UnicodeDecodeError, zlib.error)
@@ -25,11 +27,11 @@ def read_names(archive: Path, suffix: str, max_bytes: int) -> Iterator[str]:
         raise ValueError(f"sent a ZIP archive that is broken: {error}") from None
 
 
-def read_members(archive: Path, suffix: str, max_bytes: int) -> Iterator[tuple[str, bytes]]:
+def read_members(archive: Path, suffix: str, max_bytes: int) -> Iterator[tuple[str, bytes | Rejected]]:
     """Yield name and content of each file whose name ends in ``suffix``, in the order of the archive.
 
     The sizes are judged as the archive announces them, before anything is unpacked, and no file unpacks to more than it
-    announced.
+    announced. One that is too large for the memory comes out rejected.
 
     Raises:
         ValueError: in words that follow "the source ...": it is no archive, broken, or too large unpacked.
@@ -37,7 +39,7 @@ def read_members(archive: Path, suffix: str, max_bytes: int) -> Iterator[tuple[s
     try:
         with ZipFile(archive) as opened:
             for each in _members(opened, suffix, max_bytes):
-                yield each.filename, opened.read(each)
+                yield each.filename, _too_large(each) or opened.read(each)
     except _BROKEN as error:
         raise ValueError(f"sent a ZIP archive that is broken: {error}") from None
 
@@ -47,6 +49,8 @@ def _members(opened: ZipFile, suffix: str, max_bytes: int) -> list[ZipInfo]:
     size = sum(each.file_size for each in members)
     if size > max_bytes:
         raise ValueError(f"unpacks to {size:,} bytes, more than the limit of {max_bytes:,}")
-    if any(each.file_size > _LARGEST for each in members):
-        raise ValueError(f"holds a file of more than {_LARGEST:,} bytes")
     return members
+
+
+def _too_large(member: ZipInfo) -> Rejected | None:
+    return unread(member.filename, member.file_size, _LARGEST) if member.file_size > _LARGEST else None

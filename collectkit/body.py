@@ -66,8 +66,10 @@ class Download(msgspec.Struct, frozen=True, kw_only=True):
             begin = body[:24].decode(errors="replace")
             raise self.refused(f"is not JSON, it begins with {begin!r}: {reason_of(error)}") from None
 
-    def members(self, suffix: str) -> Iterator[tuple[str, bytes]]:
+    def members(self, suffix: str) -> Iterator[tuple[str, bytes | Rejected]]:
         """Read a ZIP archive: name and content of each file whose name ends in ``suffix``, one at a time as asked for.
+
+        One of more than 16 MiB is not unpacked, and comes out rejected.
 
         Raises:
             FetchError: it is no archive or a broken one, or unpacks to more than the limit of the fetch.

@@ -16,7 +16,7 @@ from urllib3 import exceptions as http
 from urllib3.util import Retry, Timeout
 
 from collectkit.crashpoints import reached
-from collectkit.errors import FetchError
+from collectkit.errors import FetchError, TooLarge
 from collectkit.ratelimit import RateLimit
 from collectkit.redaction import shown_complaint, shown_query
 
@@ -187,12 +187,12 @@ def _receive(wanted: Wanted, response: urllib3.BaseHTTPResponse, into: BinaryIO,
     size = 0
     announced = head.get("Content-Length", "")
     if announced.isdigit() and int(announced) > wanted.max_bytes:
-        raise FetchError(shown, f"announces {int(announced):,} bytes, more than the limit of {wanted.max_bytes:,}")
+        raise TooLarge(shown, f"announces {int(announced):,} bytes, more than the limit of {wanted.max_bytes:,}")
     # read1 returns what has come; read waits for a full piece: where a source drips, for hours, and no clock is read.
     while piece := response.read1(_PIECE):
         size += len(piece)
         if size > wanted.max_bytes:
-            raise FetchError(shown, f"sends more than the limit of {wanted.max_bytes:,} bytes")
+            raise TooLarge(shown, f"sends more than the limit of {wanted.max_bytes:,} bytes")
         into.write(piece)
         reached("fetch.middle")
         _left(wanted, ends)

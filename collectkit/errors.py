@@ -222,6 +222,10 @@ class FetchError(CollectkitError):
         super().__init__(f"{url}: {reason}; the old rows stand and the run is tried again")
 
 
+class TooLarge(FetchError):
+    """A source sends more than the limit: of a file that is one record among many, the others can be taken."""
+
+
 class LeaseLost(Interrupt):
     """The run no longer holds its collector: its transaction is rolled back and it may commit nothing more.
 

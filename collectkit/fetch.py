@@ -20,7 +20,7 @@ from urllib3.util import Retry
 from collectkit.body import MIB, Download
 from collectkit.crashpoints import reached
 from collectkit.download import PATIENCE, Answer, Wanted, download, redact
-from collectkit.errors import FetchError
+from collectkit.errors import FetchError, TooLarge
 from collectkit.ratelimit import RateLimit
 
 META_KEY = "_http"
@@ -92,8 +92,8 @@ def fetch(
         conditional: whether "unchanged" is an answer; False downloads the body whatever was committed before.
 
     Raises:
-        FetchError: in one line, without secrets: the source does not answer, answers with an error, sends too much,
-            too slowly, too little, or something else than was asked for. The old rows stand.
+        FetchError: in one line, without secrets: the source does not answer, answers with an error, sends too much (a
+            ``TooLarge``), too slowly, too little, or something else than was asked for. The old rows stand.
     """
     reached("fetch.before")
     stored = _stored(run, url) if conditional else {}
@@ -197,7 +197,7 @@ def _unpack(shown: str, body: Path, max_bytes: int) -> Path:
                 while piece := packed.read(_PIECE):
                     size += len(piece)
                     if size > max_bytes:
-                        raise FetchError(shown, f"unpacks to more than the limit of {max_bytes:,} bytes")
+                        raise TooLarge(shown, f"unpacks to more than the limit of {max_bytes:,} bytes")
                     into.write(piece)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise FetchError(shown, f"sent gzip that is broken: {error}") from None

@@ -17,6 +17,7 @@ from collectkit.database import settings_in_force
 from collectkit.download import redact
 from collectkit.errors import FetchError
 from collectkit.gitprocess import Git, GitFailed
+from collectkit.rejection import Rejected
 
 GIB = 1 << 30
 _LARGEST_FILE = 64 << 20
@@ -56,10 +57,10 @@ class Repository:
         """Whether HEAD is the commit that was seen before."""
         return self.commit == self.since
 
-    def files(self, pattern: str = "") -> Iterator[tuple[str, bytes]]:
+    def files(self, pattern: str = "") -> Iterator[tuple[str, bytes | Rejected]]:
         """Yield path and content of the files that are new or other than in ``since``, in the order of their paths.
 
-        They are read as they are asked for: memory stays flat.
+        They are read as they are asked for: memory stays flat. One of more than 64 MiB comes out rejected.
 
         Arguments:
             pattern: a regular expression that is searched in the path, from the top of the repository.

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from collectkit.errors import CollectkitError, FetchError
 from collectkit.process import LOOK_SECONDS, Output, OutputEnded, Process
+from collectkit.rejection import Rejected, unread
 
 SILENCE_SECONDS = 60
 """After so long without a byte a transfer over HTTP ends. Till then its git may outlive a parent that was killed."""
@@ -84,11 +85,11 @@ class Git:
             output.seek(0)
             return output.read().decode(errors="replace").strip()
 
-    def bodies(self, objects: IO[bytes], max_size: int) -> Iterator[bytes]:
+    def bodies(self, objects: IO[bytes], max_size: int) -> Iterator[bytes | Rejected]:
         """Yield the content of each object, one id a line in the file, as git reads them; errors as in ``run``.
 
         Arguments:
-            max_size: the limit of one of them, in bytes.
+            max_size: the limit of one of them, in bytes; what has more comes out rejected.
         """
         with (
             TemporaryFile() as errors,
@@ -99,10 +100,8 @@ class Git:
                 name, kind, *size = head.decode(errors="replace").split(" ")
                 if kind != "blob":
                     raise GitFailed(f"object {name} is {kind}")
-                if int(size[0]) > max_size:
-                    raise FetchError(self._shown, f"holds a file of {int(size[0]):,} bytes, the limit is {max_size:,}")
                 try:
-                    yield output.exactly(int(size[0]))
+                    yield _body(output, name, int(size[0]), max_size)
                     output.exactly(1)
                 except OutputEnded:
                     raise GitFailed("git ended in the middle of a file") from None
@@ -150,6 +149,14 @@ class Git:
     def _check_time(self) -> None:
         if time.monotonic() >= self._ends:
             raise FetchError(self._shown, "git was not done in time")
+
+
+def _body(output: Output, name: str, size: int, max_size: int) -> bytes | Rejected:
+    if size <= max_size:
+        return output.exactly(size)
+    for at in range(0, size, _PIECE):
+        output.exactly(min(_PIECE, size - at))
+    return unread(name, size, max_size)
 
 
 def _remote(url: str) -> tuple[str, Mapping[str, str]]:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def decode_each(
-    records: Iterable[bytes | msgspec.Raw],
+    records: Iterable[bytes | msgspec.Raw | Rejected],
     type: type[T],  # noqa: A002 - as in msgspec
     *,
     key: str | None = None,
@@ -41,16 +41,16 @@ def decode_each(
     is rejected too: PostgreSQL cannot store it.
 
     Arguments:
-        records: JSON, each a whole value.
+        records: JSON, each a whole value; one that is rejected already, as too large to be read, comes out so.
         type: a msgspec Struct.
         key: the field that is the row's key, ``cve_id``, or within other fields, ``cve.id``, as ``type`` names them. It
             is looked for in a record that is otherwise broken, so that ``replace`` knows which row to leave alone.
     """
-    return map(_reading(type, key_finder(type, key)), map(bytes, records))
+    return map(_reading(type, key_finder(type, key)), records)
 
 
 def decode_files(
-    files: Iterable[tuple[str, bytes | msgspec.Raw]],
+    files: Iterable[tuple[str, bytes | msgspec.Raw | Rejected]],
     type: type[T],  # noqa: A002 - as in msgspec
     *,
     key: Callable[[str], object],
@@ -64,8 +64,8 @@ def decode_files(
     """
     read = _reading(type, lambda _: None)
     for name, content in files:
-        body = bytes(content)
-        row = read(body)
+        row = read(content)
+        body = content.record if isinstance(content, Rejected) else bytes(content)
         yield name, body, structs.replace(row, key=key(name)) if isinstance(row, Rejected) else row
 
 
@@ -83,10 +83,16 @@ def without_halves(document: bytes) -> bytes:
     return _ESCAPE.sub(bare, document) if _SURROGATE.search(document) else document
 
 
-def _reading(type: type[T], find_key: Callable[[bytes], object]) -> Callable[[bytes], T | Rejected]:  # noqa: A002 - as above
+def _reading(
+    type: type[T],  # noqa: A002 - as above
+    find_key: Callable[[bytes], object],
+) -> Callable[[bytes | msgspec.Raw | Rejected], T | Rejected]:
     decoder = msgspec.json.Decoder(type)
 
-    def read(record: bytes) -> T | Rejected:
+    def read(given: bytes | msgspec.Raw | Rejected) -> T | Rejected:
+        if isinstance(given, Rejected):
+            return given
+        record = bytes(given)
         try:
             row = decoder.decode(record)
             if not record.isascii():

@@ -32,7 +32,8 @@ class Rejected(msgspec.Struct, frozen=True):
     """A record that cannot be used; it may stand among the rows of any load, in the place of its row.
 
     Attributes:
-        record: the bytes as the source gave them; nothing but their SHA-256 is kept.
+        record: the bytes as the source gave them, or the name of a file that is too large to be read; nothing but their
+            SHA-256 is kept.
         reason: what is wrong with it, in one line; it is stored and shown, so it does not quote the record.
         key: the key of its row, if that much can be told: ``replace`` then leaves the row as it is. A sequence of
             values if the key has several fields.
@@ -52,6 +53,11 @@ class Rejected(msgspec.Struct, frozen=True):
         """The reason, in one line that PostgreSQL can store."""
         words = " ".join(self.reason.replace("\0", " ").split())[:_LONGEST_REASON]
         return words.encode(errors="replace").decode()
+
+
+def unread(name: str, size: int, limit: int) -> Rejected:
+    """Return the rejection of a file that is too large to be read: its name stands for it."""
+    return Rejected(name.encode(errors="replace"), f"has {size:,} bytes, more than the limit of {limit:,}")
 
 
 class Rejections:

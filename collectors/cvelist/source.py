@@ -78,7 +78,7 @@ def cve_id(path: str) -> str:
     return PurePosixPath(path).stem
 
 
-def read_records(files: Iterable[tuple[str, bytes]]) -> Iterator[Cve | Rejected]:
+def read_records(files: Iterable[tuple[str, bytes | Rejected]]) -> Iterator[Cve | Rejected]:
     """Yield a row for each file, or a ``Rejected`` for one that cannot be read or does not hold what its name says."""
     for path, body, record in decode_files(files, Record, key=cve_id):
         if isinstance(record, Rejected):

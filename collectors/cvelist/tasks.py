@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from collectkit import CollectorSettings, FetchError, Run, collector, cron, fetch_git
+from collectkit import CollectorSettings, FetchError, Rejected, Run, collector, cron, fetch_git
 from collectors.cvelist.models import Cvelist
 from collectors.cvelist.source import RECORD, URL, read_records, vanished
 
+File = tuple[str, bytes | Rejected]
 TIMEOUT = timedelta(hours=1)
 MAX_SHRINK = 0.02  # records are rejected, not deleted
 
@@ -59,7 +60,7 @@ def cvelist_collector(run: Run) -> str:
     return f"commit {repository.commit:.12}, {how}: {run.counts}"
 
 
-def _told(run: Run, files: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+def _told(run: Run, files: Iterator[File]) -> Iterator[File]:
     """Let the files through, and show how many they are so far."""
     for number, file in enumerate(files, 1):
         yield file

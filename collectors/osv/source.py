@@ -133,7 +133,7 @@ def id_of(name: str) -> str:
 
 
 def read_rows(
-    files: Iterable[tuple[str, bytes]],
+    files: Iterable[tuple[str, bytes | Rejected]],
     ecosystem: str,
     ecosystems: Collection[str],
     held: Mapping[str, datetime],

@@ -9,10 +9,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from collectkit import CollectorSettings, Download, FetchError, Rejected, Run, collector, cron, fetch, meta_of
+from collectkit import CollectorSettings, Download, FetchError, Rejected, Run, TooLarge, collector, cron, fetch, meta_of
 from collectors.osv.models import Osv
 from collectors.osv.source import URL, Row, archive_url, id_of, index_url, read_index, read_rows, record_url
 
+File = tuple[str, bytes | Rejected]
+"""A record by its id, or its name in an archive."""
 OVERLAP = timedelta(days=1)
 RECONCILED_EACH = timedelta(days=7)
 MANY = 200
@@ -110,13 +112,16 @@ def _ask_index(run: Run, cursor: datetime | None, *, conditional: bool) -> Liste
     return Listed(ids=index.ids, changed=changed, newest=index.newest(run.started_at), feeds=(feed,))
 
 
-def _fetch_records(run: Run, ids: Sequence[str]) -> tuple[list[tuple[str, bytes]], list[str]]:
-    """Return the records, and the ids of those that are not there."""
-    records, missing = [], []
+def _fetch_records(run: Run, ids: Sequence[str]) -> tuple[list[File], list[str]]:
+    """Return the records, and the ids of those that are not there; one that is too large is rejected."""
+    records: list[File] = []
+    missing: list[str] = []
     for number, each in enumerate(ids, 1):
         try:
             with fetch(run, record_url(settings.url, str(run.key), each), max_bytes=MAX_BYTES) as feed:
                 records.append((each, feed.path.read_bytes()))
+        except TooLarge as error:
+            records.append((each, Rejected(each.encode(), error.reason)))
         except FetchError as error:
             if error.status != 404:
                 raise
@@ -125,7 +130,7 @@ def _fetch_records(run: Run, ids: Sequence[str]) -> tuple[list[tuple[str, bytes]
     return records, missing
 
 
-def _read_archive(run: Run, listed: Listed, records: Sequence[tuple[str, bytes]], missing: Sequence[str]) -> str:
+def _read_archive(run: Run, listed: Listed, records: Sequence[File], missing: Sequence[str]) -> str:
     """Bring the ecosystem in line with its archive; the records win over it, which is made less often.
 
     What the index lists is there: records that the archive does not have yet are asked for one by one.
@@ -158,7 +163,7 @@ def _lacking(listed: Listed, archive: Download, asked: set[str]) -> list[str]:
     return lacking
 
 
-def _rows(run: Run, files: Iterable[tuple[str, bytes]], held: Mapping[str, datetime]) -> Iterator[Row | Rejected]:
+def _rows(run: Run, files: Iterable[File], held: Mapping[str, datetime]) -> Iterator[Row | Rejected]:
     return read_rows(files, str(run.key), settings.ecosystems, held)
 
 

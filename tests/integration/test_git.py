@@ -319,12 +319,14 @@ def test_a_repository_that_is_too_large_is_refused_and_takes_no_disk(upstream, s
     assert list(state.glob("*/*/clone")) == list(state.glob("*/*/new")) == []
 
 
-def test_a_file_that_is_too_large_is_refused(upstream, monkeypatch):
+def test_a_file_that_is_too_large_is_rejected_and_the_others_come(upstream, monkeypatch):
     monkeypatch.setattr("collectkit.git._LARGEST_FILE", 100)
-    upstream.publish({"a": b"x" * 101})
+    upstream.publish({"a": b"1", "b": b"x" * 200_000, "c": b"3"})
 
-    with pytest.raises(FetchError, match="a file of 101 bytes, the limit is 100"):
-        read(upstream.url)
+    files, _ = read(upstream.url)
+
+    assert (files["a"], files["c"]) == (b"1", b"3")
+    assert files["b"].reason == "has 200,000 bytes, more than the limit of 100"
 
 
 def test_without_git_the_reason_says_so(upstream, monkeypatch):

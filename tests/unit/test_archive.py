@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from collectkit.archive import read_members
+from collectkit.rejection import Rejected
 
 LIMIT = 1 << 20
 
@@ -25,7 +26,7 @@ def write(archive: Path, files: dict[str, bytes]) -> bytes:
     return packed.getvalue()
 
 
-def read(archive: Path, max_bytes: int = LIMIT) -> list[bytes]:
+def read(archive: Path, max_bytes: int = LIMIT) -> list[bytes | Rejected]:
     return [body for _, body in read_members(archive, ".json", max_bytes)]
 
 
@@ -64,11 +65,11 @@ def test_a_bomb_is_refused_before_it_unpacks(archive):
         read(archive)
 
 
-def test_a_file_that_is_too_large_for_the_memory_is_refused(archive):
-    write(archive, {"a.json": bytes((16 << 20) + 1)})
+def test_a_file_that_is_too_large_for_the_memory_is_rejected_and_the_others_come(archive):
+    write(archive, {"a.json": bytes((16 << 20) + 1), "b.json": b"1"})
 
-    with pytest.raises(ValueError, match="holds a file of more than 16,777,216 bytes"):
-        read(archive, 1 << 30)
+    rejected = Rejected(b"a.json", "has 16,777,217 bytes, more than the limit of 16,777,216")
+    assert read(archive, 1 << 30) == [rejected, b"1"]
 
 
 def test_a_file_that_announces_less_than_it_holds_is_refused(archive):

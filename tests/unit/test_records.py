@@ -114,6 +114,15 @@ def test_the_key_of_a_file_is_told_by_its_name_however_broken_it_is():
     ]
 
 
+def test_what_was_rejected_unread_stays_so_and_its_file_tells_the_key():
+    unread = Rejected(b"CVE-1", "is too large")
+
+    assert decoded(unread, GOOD, type=Item) == [unread, Item(cve_id="CVE-1", score=5)]
+    assert list(decode_files([("CVE-1", unread)], Item, key=str)) == [
+        ("CVE-1", b"CVE-1", Rejected(b"CVE-1", "is too large", "CVE-1"))
+    ]
+
+
 @pytest.mark.parametrize("key", ["cve.name", "id", "cveID"])
 def test_a_key_that_the_type_does_not_have_is_an_error_of_the_author(key):
     with pytest.raises(TypeError, match="is no field of"):
