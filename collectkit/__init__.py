@@ -24,6 +24,7 @@ from collectkit.run import Run
 from collectkit.schedule import CronSpec, cron
 from collectkit.settings import CollectorSettings, Settings, load_settings
 from collectkit.status import read_status
+from collectkit.textrows import TextRows
 from collectkit.windows import Window
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Run",
     "Settings",
     "SnapshotRefused",
+    "TextRows",
     "TooLarge",
     "TooManyRejected",
     "Window",

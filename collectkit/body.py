@@ -13,6 +13,7 @@ from collectkit.csv_records import read_csv, read_csv_texts
 from collectkit.errors import FetchError
 from collectkit.records import reason_of, without_halves
 from collectkit.rejection import Rejected
+from collectkit.textrows import TextRows
 
 MIB = 1 << 20
 
@@ -116,12 +117,13 @@ class Download(msgspec.Struct, frozen=True, kw_only=True):
         *,
         key: str | None = None,
         comment: str | None = None,
-    ) -> Iterator[Sequence[str] | Rejected]:
-        """Check the records of a CSV file as ``csv`` does, and give their texts in the order of the type's fields.
+    ) -> Iterator[TextRows | Sequence[str] | Rejected]:
+        r"""Check the records of a CSV file as ``csv`` does, and give their texts in the order of the type's fields.
 
         For hundreds of thousands of rows: an exact number stays as it is written, and nothing is converted to and fro
-        on its way to PostgreSQL. Where the file has the columns of the type, in their order and no others, they are
-        checked by the hundred.
+        on its way to PostgreSQL. Where the file has the columns of the type, in their order and no others, and these
+        are all ``str``, as they come or with a pattern from ``^`` to ``\Z``, lines without quotation are checked as
+        they stand and go on by the hundred, as ``TextRows``.
         """
         yield from self._checked(read_csv_texts(self.path, type, key, comment))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, Final
 
 import psycopg
@@ -17,6 +17,7 @@ from collectkit.conversion import MISFITS, conversion
 from collectkit.errors import LoadError
 from collectkit.rows import Shape
 from collectkit.target import Field, Target
+from collectkit.textrows import TextRows
 
 # Few enough to stay in the cache of the processor, and below what makes Python look for garbage.
 _BLOCK: Final = 200
@@ -36,35 +37,74 @@ def copy_rows(
     Raises:
         LoadError: a value does not fit, found before it is sent.
     """
-    fields = (*shaped.given, *shaped.defaults)
-    passing, convert = zip(*(conversion(f) for f in fields), strict=True)
-    plain = [types & _PLAIN for types in passing]
-    makers = [f.default if callable(f.default) else partial(_same, f.default) for f in shaped.defaults]
-    in_blocks = all(types > {type(None)} for types in plain) and cursor.connection.info.encoding == "utf-8"
-    coming, number = iter(rows), 1
-    columns = sql.SQL(", ").join(sql.Identifier(f.column_name) for f in fields)
+    number = 1
+    columns = sql.SQL(", ").join(sql.Identifier(f.column_name) for f in (*shaped.given, *shaped.defaults))
     with cursor.copy(sql.SQL("COPY {} ({}) FROM STDIN").format(table, columns)) as copy:
-        by_line = _LineWriter(cursor, copy)
-        write: Callable[[Sequence[Any]], None] = copy.write_row
-        while block := list(islice(coming, _BLOCK if in_blocks else 1)):
-            given = shaped.read(number, block)
-            if makers:
-                given = [(*values, *(make() for make in makers)) for values in given]
-            if in_blocks and (text := _as_text(given, plain)):
-                copy.write(text)
-                # What write_row keeps in its buffer would come after the blocks that follow.
-                write = by_line
+        writer = _Writer(cursor, copy, target, shaped)
+        for kind, alike in groupby(rows, type):
+            if kind is TextRows:
+                for texts in alike:
+                    writer.texts(number, texts)
+                    number += texts.count
             else:
-                in_blocks = write is by_line
-                for n, values in enumerate(given, number):
-                    try:
-                        write([v if type(v) in p else c(v) for v, p, c in zip(values, passing, convert)])  # noqa: B905 - hot
-                    except MISFITS:
-                        if misfit := _misfit(cursor, target, n, zip(fields, values, strict=True)):
-                            raise misfit from None
-                        raise
-            number += len(block)
+                while block := list(islice(alike, writer.at_once)):
+                    writer.rows(number, block)
+                    number += len(block)
     return number - 1
+
+
+class _Writer:
+    """Writes rows in their order: by the block, as text, or value by value where that cannot be.
+
+    Attributes:
+        at_once: how many rows it takes best.
+    """
+
+    def __init__(self, cursor: psycopg.Cursor[Any], copy: psycopg.Copy, target: Target, shaped: Shape) -> None:
+        self._cursor = cursor
+        self._copy = copy
+        self._target = target
+        self._shaped = shaped
+        self._fields = (*shaped.given, *shaped.defaults)
+        self._passing, self._convert = zip(*(conversion(f) for f in self._fields), strict=True)
+        self._plain = [types & _PLAIN for types in self._passing]
+        self._makers = [f.default if callable(f.default) else partial(_same, f.default) for f in shaped.defaults]
+        self._as_they_are = shaped.in_order and not self._makers and all(str in types for types in self._plain)
+        self._by_line = _LineWriter(cursor, copy)
+        self._write: Callable[[Sequence[Any]], None] = copy.write_row
+        self.at_once = 1
+        if all(types > {type(None)} for types in self._plain) and cursor.connection.info.encoding == "utf-8":
+            self.at_once = _BLOCK
+
+    def texts(self, number: int, rows: TextRows) -> None:
+        """Write rows that are text already, as they are if the table takes them so."""
+        if self.at_once > 1 and self._as_they_are and rows.width == len(self._fields):
+            self._block(rows.text)
+        else:
+            self.rows(number, list(rows))
+
+    def rows(self, number: int, rows: Sequence[Any]) -> None:
+        """Write rows, the first of which has this number."""
+        given = self._shaped.read(number, rows)
+        if self._makers:
+            given = [(*values, *(make() for make in self._makers)) for values in given]
+        if self.at_once > 1 and (text := _as_text(given, self._plain)):
+            self._block(text)
+            return
+        self.at_once = _BLOCK if self._write is self._by_line else 1
+        write, passing, convert = self._write, self._passing, self._convert
+        for n, values in enumerate(given, number):
+            try:
+                write([v if type(v) in p else c(v) for v, p, c in zip(values, passing, convert)])  # noqa: B905 - hot
+            except MISFITS:
+                if misfit := _misfit(self._cursor, self._target, n, zip(self._fields, values, strict=True)):
+                    raise misfit from None
+                raise
+
+    def _block(self, text: str | bytes) -> None:
+        self._copy.write(text)
+        # What write_row keeps in its buffer would come after the blocks that follow.
+        self._write = self._by_line
 
 
 def _as_text(rows: Sequence[Sequence[Any]], plain: Sequence[frozenset[type]]) -> str | bytes | None:

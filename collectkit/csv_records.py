@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import dropwhile, islice
+from itertools import chain, dropwhile, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,13 @@ import msgspec
 import msgspec.inspect
 
 from collectkit.rejection import Rejected
+from collectkit.textrows import TextRows
 
+# Few enough to stay in the cache of the processor, and below what makes Python look for garbage.
 _BLOCK = 200
 _PIECE = 1 << 20
+# A rule about the whole of a text that means the same within a line: it looks at nothing outside, remembers nothing.
+_WHOLE = re.compile(r"\^((?:[^\\^$(\[]|\(\?:|\\[dDsSwW]|\\[^\w]|\[\^?(?:[^\\\[\]]|\\.)+\])+)\\Z")
 
 
 def read_csv(file: Path, type: type[Any], key: str | None, comment: str | None) -> Iterator[Any]:  # noqa: A002 - as in msgspec
@@ -41,23 +45,23 @@ def read_csv_texts(
     type: type[Any],  # noqa: A002 - as in msgspec
     key: str | None,
     comment: str | None,
-) -> Iterator[Sequence[str] | Rejected]:
-    """Yield the texts of each record, in the order of the type's fields, if they fit it; else a ``Rejected``.
+) -> Iterator[TextRows | Sequence[str] | Rejected]:
+    """Yield the texts of the records that fit the type, in the order of its fields, and the others as ``Rejected``.
 
     Raises:
         ValueError: as in ``read_csv``.
     """
     with _opened(file, type, key, comment) as records:
-        last: list[str] = []
-        while block := list(islice(records.rows, _BLOCK)):
-            last = block[-1]
-            if records.fit(block):
-                yield from block
-            else:
-                for row in filter(None, block):
-                    decoded = records.decode(row)
-                    yield decoded if isinstance(decoded, Rejected) else records.pick(row)
-        records.check_end(last)
+        row: list[str] = []
+        while lines := list(islice(records.lines, _BLOCK)):
+            row = []
+            if texts := records.as_text(lines):
+                yield texts
+                continue
+            for row in filter(None, records.parted(lines)):
+                decoded = records.decode(row)
+                yield decoded if isinstance(decoded, Rejected) else records.pick(row)
+        records.check_end(row)
 
 
 @contextmanager
@@ -78,6 +82,7 @@ class _Records:
     """The records below the header; how they become what the type says.
 
     Attributes:
+        lines: of the file, as far as nobody has read them.
         rows: the texts of each record, in the order of the header.
     """
 
@@ -91,7 +96,8 @@ class _Records:
         is_ended: bool,
     ) -> None:
         fields = msgspec.structs.fields(type)
-        self.rows = csv.reader(lines)
+        self.lines = iter(lines)
+        self.rows = csv.reader(self.lines)
         self._type = type
         self._holds_nul = holds_nul
         self._is_ended = is_ended
@@ -101,9 +107,9 @@ class _Records:
         self._needed = [f.encode_name for f in fields if f.required]
         if missing := [name for name in self._needed if name not in self._places]:
             raise ValueError(f"has no column {missing[0]!r}, its header is {','.join(self._header)[:100]!r}")
-        # Whole columns are checked where they can be: as the file has them, and by nothing but their types.
-        self._in_columns = self._header == self._needed and not holds_nul and not hasattr(type, "__post_init__")
-        self._checks = [_check(f.type) for f in fields]
+        # Whole lines are checked where they can be: as the file has them, and by nothing but their types.
+        as_it_is = self._header == self._needed and not holds_nul and not hasattr(type, "__post_init__")
+        self._line = _line(f.type for f in fields) if as_it_is else None
         if key is not None and key not in {f.name for f in fields}:
             raise TypeError(f"key={key!r} is no field of {type.__name__} ({', '.join(f.name for f in fields)})")
         self._key = next(((self._places.get(f.encode_name), f.type) for f in fields if f.name == key), (None, None))
@@ -112,13 +118,24 @@ class _Records:
         """Return the texts in the order of the type's fields."""
         return [row[place] for place in self._places.values()]
 
-    def fit(self, rows: list[list[str]]) -> bool:
-        """Whether all of these fit the type as they stand: checked by columns, at once, and not told which does not."""
-        return (
-            self._in_columns
-            and set(map(len, rows)) == {len(self._header)}
-            and all(check(column) for check, column in zip(self._checks, zip(*rows, strict=True), strict=True))
-        )
+    def as_text(self, lines: Sequence[str]) -> TextRows | None:
+        """Return these lines if each is a record that fits as it stands; checked at once, not told which is not."""
+        if self._line is None:
+            return None
+        text, width = "".join(lines), len(self._header)
+        # With no more commas than that, those which the pattern names are all there are.
+        is_plain = text.count(",") == len(lines) * (width - 1) and not any(special in text for special in '"\\\t\r')
+        if not is_plain or not all(map(self._line.fullmatch, lines)):
+            return None
+        return TextRows(text.replace(",", "\t").encode(), len(lines), width)
+
+    def parted(self, lines: Sequence[str]) -> Iterator[list[str]]:
+        """Yield the texts of each record in these lines, and in those after them that the last one goes on in."""
+        reader = csv.reader(chain(lines, self.lines))
+        for row in reader:
+            yield row
+            if reader.line_num >= len(lines):
+                return
 
     def decode(self, row: list[str]) -> Any:
         """Return the record as the type, or rejected."""
@@ -153,23 +170,17 @@ class _Records:
             return None
 
 
-def _check(kind: Any) -> Callable[[Sequence[str]], bool]:
-    """Return what says whether all texts of a column fit its type."""
-    about = msgspec.inspect.type_info(kind)
-    if about == msgspec.inspect.StrType(pattern=getattr(about, "pattern", None)):
-        if about.pattern is None:
-            return lambda _texts: True
-        found = re.compile(about.pattern).search
-        return lambda texts: all(map(found, texts))  # at a third of what msgspec takes
-
-    def fits(texts: Sequence[str]) -> bool:
-        try:
-            msgspec.convert(texts, list[kind], strict=False)
-        except msgspec.ValidationError:
-            return False
-        return True
-
-    return fits
+def _line(kinds: Iterable[Any]) -> re.Pattern[str] | None:
+    """Return what a line has to match whose texts are all of these types; None if one says more than a pattern can."""
+    cells = []
+    for kind in kinds:
+        about = msgspec.inspect.type_info(kind)
+        pattern = getattr(about, "pattern", None)
+        whole = _WHOLE.fullmatch(r"^.*\Z" if pattern is None else pattern)
+        if about != msgspec.inspect.StrType(pattern=pattern) or whole is None:
+            return None
+        cells.append(f"(?:{whole[1]})")
+    return re.compile(",".join(cells) + "\n")
 
 
 def _as_line(row: Iterable[str]) -> bytes:

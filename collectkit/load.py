@@ -26,8 +26,9 @@ from collectkit.rows import Row
 from collectkit.sparing import spare
 from collectkit.staging import stage, stage_query
 from collectkit.target import Key, target
+from collectkit.textrows import TextRows
 
-Rows: TypeAlias = Iterable[Row | Rejected] | peewee.BaseQuery
+Rows: TypeAlias = Iterable[Row | TextRows | Rejected] | peewee.BaseQuery
 
 
 class Batch:
@@ -63,8 +64,9 @@ class Batch:
             rows: mappings of field names to values, all with the keys of the first; sequences in the order of the
                 model's fields without those that fill themselves and without ``gone_at``; or msgspec Structs. A
                 generator is read as it comes: memory stays flat. Of several rows with one key the last counts. In the
-                place of a row may stand a ``Rejected``. Or a Peewee query, whose columns are named as the fields: then
-                the rows are made where they are needed, and none leaves the server.
+                place of a row may stand a ``Rejected``, and in that of several sequences of text a ``TextRows``. Or a
+                Peewee query, whose columns are named as the fields: then the rows are made where they are needed, and
+                none leaves the server.
             key: the field or fields that tell rows apart; the primary key if not given. It needs a unique index.
             max_rejected: the largest part of all records that may be rejected, 0 to 1. Unless it is 0, a few are never
                 too many: a single one, and up to five if at least as many others can be read.

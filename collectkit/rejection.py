@@ -11,6 +11,7 @@ import msgspec
 import psycopg
 
 from collectkit.errors import TooManyRejected
+from collectkit.textrows import TextRows
 
 # From here on a load is given up as soon as the share is passed, so that a feed of poison does not fill the memory.
 _MANY = 10_000
@@ -86,7 +87,8 @@ class Rejections:
 
     def sift(self, records: Iterable[T | Rejected]) -> Iterator[T]:
         """Let rows through, one at a time as they come, and keep the rejected records back."""
-        for self._seen, record in enumerate(records, 1):
+        for record in records:
+            self._seen += record.count if isinstance(record, TextRows) else 1
             if isinstance(record, Rejected):
                 self._keep(record)
             else:

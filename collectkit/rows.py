@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 
 from collectkit.target import Field, Target
+from collectkit.textrows import TextRows
 
 Row: TypeAlias = Mapping[str, object] | Sequence[object] | msgspec.Struct
 Reader: TypeAlias = Callable[[int, Sequence[Any]], Sequence[Sequence[Any]]]
@@ -21,11 +22,13 @@ class Shape(NamedTuple):
         given: the fields whose values a row holds.
         defaults: the other fields that Python has a default for; it goes into new rows alone.
         read: takes the values of ``given`` out of rows, with the number of the first for the error if one differs.
+        in_order: whether a row is a sequence of these values, as it stands.
     """
 
     given: tuple[Field, ...]
     defaults: tuple[Field, ...]
     read: Reader
+    in_order: bool
 
 
 def shape(target: Target, first: object) -> Shape:
@@ -34,13 +37,16 @@ def shape(target: Target, first: object) -> Shape:
     Raises:
         LoadError: it is no row, names an unknown field, or lacks the key.
     """
+    if isinstance(first, TextRows):
+        first = next(iter(first))
     given, read = _reader(target, first)
     # By name throughout: fields of Peewee build a condition when they are compared.
     names = {f.name for f in given}
     for field in target.key:
         if field.name not in names:
             raise target.refusal(f"the rows have no {field.name!r}, which is the key")
-    return Shape(given, tuple(f for f in target.declared() if f.default is not None and f.name not in names), read)
+    defaults = tuple(f for f in target.declared() if f.default is not None and f.name not in names)
+    return Shape(given, defaults, read, in_order=not isinstance(first, (Mapping, msgspec.Struct)))
 
 
 def _reader(target: Target, first: object) -> tuple[tuple[Field, ...], Reader]:

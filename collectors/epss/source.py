@@ -8,7 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from collectkit import Download, Rejected
+from collectkit import Download, Rejected, TextRows
 
 URL = "https://epss.empiricalsecurity.com/epss_scores-current.csv.gz"
 MAX_BYTES = 16 << 20
@@ -58,6 +58,6 @@ def read_version(feed: Download) -> Version:
     return version
 
 
-def read_scores(feed: Download) -> Iterator[Sequence[str] | Rejected]:
+def read_scores(feed: Download) -> Iterator[TextRows | Sequence[str] | Rejected]:
     """Give the scores line by line, as they are written: a float is not as exact."""
     return feed.csv_texts(Score, key="cve_id", comment="#")

@@ -9,9 +9,9 @@ import peewee
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from playhouse.postgres_ext import DateTimeTZField
+from playhouse.postgres_ext import BinaryJSONField, DateTimeTZField
 
-from collectkit import copying
+from collectkit import Rejected, TextRows, copying
 from collectkit.counts import Counts
 from collectkit.errors import LoadError
 from collectkit.models import Model
@@ -25,6 +25,16 @@ class Text(Model):
     name = peewee.TextField(primary_key=True)
     text = peewee.TextField(null=True)
     number = peewee.DecimalField(9, 3, null=True)
+
+
+class Document(Model):
+    name = peewee.TextField(primary_key=True)
+    body = BinaryJSONField()
+
+
+class Letter(Model):
+    name = peewee.TextField(primary_key=True)
+    day = peewee.DateField(formats=["%d.%m.%Y"])
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +74,57 @@ def test_rows_that_are_not_all_text_keep_their_place_among_the_others(first):
     upsert(Text, rows)
 
     assert stored() == {name: text for name, text, _ in rows}
+
+
+def test_text_rows_keep_their_place_among_sequences_and_rejected_records():
+    some = TextRows("Aé\tx\t1\nB\t\t2\n".encode(), 2, 3)
+    odd, bad = ("C\t", "\\N", "3"), Rejected(b"D", "is no row")
+
+    for rows in ([some, odd, bad], [odd, some, bad], [bad, ("E", None, "5"), some, odd]):
+        execute("DELETE FROM text")
+
+        counts = upsert(Text, rows)
+
+        expected = {"Aé": "x", "B": "", "C\t": "\\N"} | ({"E": None} if len(rows) > 3 else {})
+        assert stored() == expected
+        assert counts == Counts(inserted=len(expected), rejected=1)
+
+
+@pytest.mark.parametrize("odd", ["plain", "\\t"])
+def test_of_text_rows_and_sequences_with_one_key_the_last_counts(odd):
+    text, sequence = TextRows(b"A\tx\t1\n", 1, 3), ("A", odd, "2")
+
+    upsert(Text, [sequence, text])
+    assert stored() == {"A": "x"}
+
+    upsert(Text, [text, sequence])
+    assert stored() == {"A": odd}
+
+
+def test_of_text_rows_many_are_rejected_records_too_few_to_matter():
+    many = TextRows(b"".join(b"%d\tx\t1\n" % n for n in range(500)), 500, 3)
+
+    assert upsert(Text, [many, *[Rejected(b"%d" % n, "is no row") for n in range(5)]]).rejected == 5
+
+
+def test_text_rows_go_value_by_value_where_a_column_does_not_take_text_as_it_is():
+    create(Document, Letter)
+
+    upsert(Document, [TextRows(b"a\t[1, 2]\nb\tnone\n", 2, 2)])
+    upsert(Letter, [TextRows(b"a\t01.02.2026\n", 1, 2)])
+
+    assert dict(query("SELECT name, body FROM document")) == {"a": "[1, 2]", "b": "none"}
+    assert query("SELECT day FROM letter") == [(date(2026, 2, 1),)]
+
+
+def test_text_rows_of_another_width_are_refused_by_number():
+    with pytest.raises(LoadError, match="row 3: has 2 values, where the model has 3 fields"):
+        upsert(Text, [("a", "b", "1"), ("b", "b", "1"), TextRows(b"c\td\n", 1, 2)])
+
+
+def test_text_rows_after_a_mapping_are_refused_by_number():
+    with pytest.raises(LoadError, match="row 2: is a list, where the first row is a mapping"):
+        upsert(Text, [{"name": "a", "text": "b", "number": 1}, TextRows(b"c\td\t1\n", 1, 3)])
 
 
 class Number(Model):

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import csv
+import io
 import re
 from datetime import date
 from typing import Annotated
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import Meta, Struct
 
-from collectkit import Rejected
-from collectkit.csv_records import read_csv, read_csv_texts
+from collectkit import Rejected, TextRows
+from collectkit.csv_records import _line, read_csv, read_csv_texts
 
 Share = Annotated[float, Meta(ge=0, le=1)]
+Name = Annotated[str, Meta(pattern=r"^[^,]{1,9}(?:\.|x+)?\Z")]
 
 
 class Score(Struct, frozen=True):
@@ -36,6 +41,10 @@ HEADER = b"cve,epss,percentile\n"
 GOOD = b"CVE-2026-0001,0.00043,0.1\n"
 
 
+def flat(records):
+    return [row for each in records for row in (each if isinstance(each, TextRows) else [each])]
+
+
 @pytest.fixture
 def file(tmp_path):
     def write(body: bytes):
@@ -48,7 +57,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def texts(file):
-    return lambda body, kind=Score, key="id": list(read_csv_texts(file(body), kind, key, "#"))
+    return lambda body, kind=Score, key="id": flat(read_csv_texts(file(body), kind, key, "#"))
 
 
 @pytest.fixture
@@ -159,3 +168,95 @@ def test_an_optional_key_whose_column_is_missing_is_not_told(rows):
     (rejected,) = rows(b"id,description\nx,y\n", key="codes")
 
     assert rejected.key is None
+
+
+class Plain(Struct, frozen=True):
+    """Text alone, under rules that a line can be held against as it stands."""
+
+    id: Annotated[str, Meta(pattern=r"^(?:[A-Z]-\d{1,3}|[^x])\Z")]
+    name: Name
+    more: str
+
+
+PLAIN = b"id,name,more\n"
+
+
+def test_lines_of_plain_text_go_on_by_the_hundred_as_copy_reads_them(file):
+    lines = [b"A-%d,n%d,\xc3\xa9 %d\n" % (n, n, n) for n in range(500)]
+
+    found = list(read_csv_texts(file(PLAIN + b"".join(lines)), Plain, "id", None))
+
+    assert {type(texts) for texts in found} == {TextRows}
+    assert [texts.count for texts in found] == [200, 200, 100]
+    assert b"".join(texts.text for texts in found) == b"".join(lines).replace(b",", b"\t")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'A-1,"n",m\n',  # quoted
+        b'A-1,n,"m\nm"\n',  # one record in two lines
+        b"A-1,n\\t,m\n",  # what COPY would take for a tab
+        b"A-1,n,\\N\n",  # or for NULL
+        b"A-1,n\tn,m\n",
+        b"A-1,n,m\r\n",
+        b"A-1,n,m\rA-2,n,m\n",
+        b"A-1,n,m",  # the last, unended
+    ],
+)
+def test_a_line_that_is_not_as_copy_reads_it_is_taken_apart(file, line):
+    around = b"".join(b"A-%d,n,m\n" % n for n in range(150))
+
+    found = list(read_csv_texts(file(PLAIN + around + around + line), Plain, "id", None))
+
+    assert [texts.count for texts in found if isinstance(texts, TextRows)] == [200]
+    whole = csv.reader(io.StringIO((around + around + line).decode(), newline=""))
+    assert flat(found) == list(whole)
+
+
+@given(
+    st.lists(
+        st.text(st.sampled_from('A-1xé,,\n\n\r\t\\".\u2028'), max_size=12)
+        | st.sampled_from(["A-1,n,m", "A-1,n,", "é,xx,m", "A-1,,m,n\nA-1,n", '"A-1","n,n",m']),
+        max_size=8,
+    )
+)
+def test_whatever_a_file_holds_its_records_are_those_that_fit_one_by_one(tmp_path_factory, lines):
+    path = tmp_path_factory.mktemp("csv") / "body"
+    path.write_bytes(PLAIN + "\n".join([*lines, "A-2,n,m\n"]).encode())
+
+    def told(read):
+        try:
+            return [[r.id, r.name, r.more] if isinstance(r, Plain) else r for r in flat(read(path, Plain, "id", None))]
+        except ValueError as error:
+            return str(error)
+
+    assert told(read_csv_texts) == told(read_csv)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"^a\b.*\Z",
+        r"^(a|b)\Z",
+        r"^(?=.*z)a.*\Z",
+        r"^a$",
+        r"^a.*",
+        r"a\Z",
+        r"^a\n?\Z",
+        r"^(?P<one>a)(?P=one)\Z",
+        r"^[]a]\Z",
+    ],
+)
+def test_a_pattern_that_could_mean_something_else_within_a_line_is_held_against_the_text_alone(pattern):
+    assert _line([str, Annotated[str, Meta(pattern=pattern)]]) is None
+
+
+def test_a_pattern_that_means_the_same_within_a_line_is_held_against_lines():
+    assert _line([str, Annotated[str, Meta(pattern=r"^(?:a|[^b-d\]]{1,3}\d?\.)+\Z")]]) is not None
+
+
+def test_a_line_with_more_fields_than_the_header_does_not_hide_in_a_field_that_takes_anything(texts):
+    found = texts(PLAIN + b"A-1,n,m\nA-2,n,m,o\n", Plain)
+
+    assert found == [["A-1", "n", "m"], Rejected(b"A-2,n,m,o", "has 4 fields, where the header has 3", "A-2")]
