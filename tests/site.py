@@ -177,7 +177,7 @@ class Site:
         found = self.sql("SELECT outcome FROM collectkit.run WHERE collector = %s ORDER BY id", f"{self.prefix}.{name}")
         return [outcome for (outcome,) in found]
 
-    def until(self, what: Callable[[], object], seconds: float = 30) -> None:
+    def until(self, what: Callable[[], object], seconds: float = 60) -> None:
         """Return once it holds; fail with the end of the log if that takes too long."""
         give_up = time.monotonic() + seconds
         while not what():

@@ -23,26 +23,26 @@ import peewee
 from collectkit import Model, collector, cron
 
 HERE = Path(os.environ["FAULTS_DIR"])
-HOURLY = cron("0 * * * *")
+YEARLY = cron("0 0 1 1 *")  # no tick of it comes while a test goes on
 
 class Row(Model):
     id = peewee.IntegerField(primary_key=True)
     run = peewee.IntegerField()
 
 def wait_for(name):
-    give_up = time.monotonic() + 40
+    give_up = time.monotonic() + 100
     while not (HERE / name).exists() and time.monotonic() < give_up:
         time.sleep(0.02)
 
 def write(run, row):
     Row.insert(id=row, run=run.id).on_conflict(conflict_target=[Row.id], preserve=[Row.run]).execute()
 
-@collector(periodic=HOURLY, data_models=[Row], name="faults.quick")
+@collector(periodic=YEARLY, data_models=[Row], name="faults.quick")
 def quick(run):
     with run.checkpoint(updated_until_dt=run.started_at):
         write(run, 1)
 
-@collector(periodic=HOURLY, data_models=[Row], name="faults.slow")
+@collector(periodic=YEARLY, data_models=[Row], name="faults.slow")
 def slow(run):
     with run.checkpoint(updated_until_dt=run.started_at, complete=False):
         write(run, 2)
@@ -52,14 +52,14 @@ def slow(run):
     with run.checkpoint(updated_until_dt=run.started_at):
         write(run, 3)
 
-@collector(periodic=HOURLY, data_models=[Row], name="faults.inside")
+@collector(periodic=YEARLY, data_models=[Row], name="faults.inside")
 def inside(run):
     with run.checkpoint(updated_until_dt=run.started_at):
         write(run, 4)
         (HERE / f"inside-{os.getpid()}").touch()
         wait_for("inside-go")
 
-@collector(periodic=HOURLY, name="faults.deadly", max_attempts=2)
+@collector(periodic=YEARLY, name="faults.deadly", max_attempts=2)
 def deadly(run):
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -91,8 +91,8 @@ def test_a_worker_killed_in_mid_run_is_lost_and_its_collector_runs_again(site):
     site.run("worker")
     site.until(lambda: site.outcomes("slow") == ["LOST", "OK"])
 
-    # One lease, one sweep, and a worker's start.
-    assert time.monotonic() - killed < TTL + TTL / 6 + 10
+    # One lease, one sweep, and a worker's start, which takes its time on a busy machine; less than a default lease.
+    assert time.monotonic() - killed < TTL + TTL / 6 + 20
     assert site.sql("SELECT id FROM public.row ORDER BY id") == [(2,), (3,)]
 
 
@@ -143,12 +143,13 @@ def test_a_broker_that_was_away_and_comes_back_empty_costs_no_run(site):
     assert site.outcomes("quick") == ["OK"]
     site.valkey.start()
 
-    site.until(lambda: site.outcomes("quick") == ["OK", "OK"], 20)
+    site.until(lambda: site.outcomes("quick") == ["OK", "OK"])
 
 
 def test_ten_ticks_that_passed_while_no_worker_ran_make_one_run(site):
     site.sql(
-        "UPDATE collectkit.collector SET next_due_at = clock_timestamp() - interval '10 h' WHERE name = 'faults.quick'"
+        "UPDATE collectkit.collector SET next_due_at = clock_timestamp() - interval '10 years'"
+        " WHERE name = 'faults.quick'"
     )
 
     site.run("worker")
@@ -177,7 +178,7 @@ def test_a_run_that_kills_its_process_is_tried_max_attempts_times_and_then_waits
     site.due("deadly")
     for _ in range(2):
         worker = site.run("worker")
-        worker.wait(40)
+        worker.wait(60)
     site.run("worker")
     site.until(lambda: site.outcomes("deadly") == ["LOST", "LOST"])
 
@@ -197,7 +198,7 @@ def test_a_worker_that_is_told_to_stop_hands_its_run_over(site):
     site.until(lambda: site.flag("slow-*"))
 
     first.send_signal(signal.SIGTERM)
-    assert first.wait(20) == 0
+    assert first.wait(60) == 0
     assert site.outcomes("slow") == ["HANDED_OVER"]
     (site.home / "slow-go").touch()
     site.run("worker")

@@ -49,13 +49,13 @@ class Server:
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
-        self.http = urllib3.PoolManager(retries=False, timeout=10)
+        self.http = urllib3.PoolManager(retries=False, timeout=30)
 
     def ask(self, method, path, **more):
         return self.http.request(method, f"http://{self.address}{path}", **more)
 
     def wait_until_healthy(self):
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.process.poll() is None:
             with contextlib.suppress(urllib3.exceptions.HTTPError):
                 if self.ask("GET", "/collectors/healthy").status == 200:
@@ -67,7 +67,7 @@ class Server:
         self.http.clear()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     @property
     def log(self):
@@ -162,6 +162,6 @@ def test_a_setting_that_cannot_be_used_stops_the_service_with_its_line(serve, en
 
     server = serve(GUNICORN)
 
-    assert server.process.wait(30) != 0
+    assert server.process.wait(60) != 0
     assert "COLLECTKIT_JWT_KEY: the key has at least 32 bytes" in server.log
     assert "short" not in server.log

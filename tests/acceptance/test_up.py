@@ -58,7 +58,7 @@ def up(environ, state_dir):
     for process in started:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            process.wait(60)
 
 
 def collectkit(environ, *arguments):
@@ -66,7 +66,7 @@ def collectkit(environ, *arguments):
     return subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
-def eventually(what, seconds=45):
+def eventually(what, seconds=90):
     give_up = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < give_up, "it did not happen in time"
@@ -85,11 +85,11 @@ def ours(state_dir):
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
-                words = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
+                environ, command = ((entry / name).read_bytes() for name in ("environ", "cmdline"))
             except OSError:
                 continue
-            if str(state_dir).encode() in words:
-                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if str(state_dir).encode() in environ + command:
+                found[int(entry.name)] = command.replace(b"\0", b" ").decode()
     return found
 
 
@@ -99,7 +99,7 @@ def test_everything_comes_up_and_ctrl_c_leaves_no_process(up, environ, state_dir
 
     process.send_signal(signal.SIGINT)
 
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     assert ours(state_dir) == {}
 
 
@@ -121,7 +121,7 @@ def test_a_killed_up_takes_its_children_with_it_and_the_next_one_works(up, envir
 
     process.kill()
     process.wait()
-    eventually(lambda: not ours(state_dir), 30)
+    eventually(lambda: not ours(state_dir))
 
     up()
     eventually(lambda: example_is_complete(environ))
