@@ -82,8 +82,12 @@ class Desk:
                 line, _ = self._listener.accept()
             except OSError:
                 return
-            # The message is short and is sent at once.
-            said = json.loads(line.recv(1 << 16))
+            # The message is short and is sent at once, unless the process is killed before.
+            heard = line.recv(1 << 16)
+            if not heard:
+                line.close()
+                continue
+            said = json.loads(heard)
             try:
                 group = os.getpgid(said["pid"])
             except ProcessLookupError:

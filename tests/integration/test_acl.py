@@ -274,7 +274,7 @@ def test_a_pooled_connection_carries_nothing_to_its_next_user(archive):
 
 
 def test_a_thread_neither_inherits_the_scope_nor_disturbs_it(archive):
-    meet = threading.Barrier(2, timeout=10)
+    meet = threading.Barrier(2, timeout=60)
 
     def elsewhere():
         before = seen()

@@ -19,6 +19,6 @@ spawn(["sleep", "600"], become=lose_parent)
 
 def test_a_child_whose_parent_is_killed_between_fork_and_start_ends_too():
     # The child holds the pipe of its parent, so that the end of the pipe is the end of both.
-    done = subprocess.run([sys.executable, "-c", ORPHAN], capture_output=True, timeout=20, check=False)
+    done = subprocess.run([sys.executable, "-c", ORPHAN], capture_output=True, timeout=60, check=False)
 
     assert done.returncode == -9

@@ -67,7 +67,7 @@ def is_asking(state):
     return any(processes_in(place, REMOTE) for place in state.glob("*/*"))
 
 
-def until(what, seconds=10):
+def until(what, seconds=60):
     give_up = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < give_up
@@ -373,8 +373,8 @@ def test_a_source_that_does_not_answer_is_given_up_in_time_and_no_git_stays(sile
     with pytest.raises(FetchError, match="was not done in time"), ask(silent, timeout=timedelta(seconds=0.5)):
         pass
 
-    assert time.monotonic() - began < 5
-    until(lambda: at_work(state) == [], 1)
+    assert time.monotonic() - began < 20
+    until(lambda: at_work(state) == [], 10)
 
 
 def test_an_interrupt_ends_a_waiting_git_at_once(silent, state):
@@ -392,11 +392,11 @@ def test_an_interrupt_ends_a_waiting_git_at_once(silent, state):
     until(lambda: is_asking(state))
     struck = time.monotonic()
     raise_thread_exception(thread.ident, LeaseLost)
-    thread.join(10)
+    thread.join(25)
 
     assert ended
-    assert ended[0] - struck < 3
-    until(lambda: at_work(state) == [], 1)
+    assert ended[0] - struck < 20
+    until(lambda: at_work(state) == [], 10)
 
 
 def test_an_interrupt_ends_a_git_that_is_stopped_while_it_is_read(upstream, state):
@@ -418,10 +418,10 @@ def test_an_interrupt_ends_a_git_that_is_stopped_while_it_is_read(upstream, stat
     thread.start()
     until(lambda: stopped)
     raise_thread_exception(thread.ident, LeaseLost)
-    thread.join(10)
+    thread.join(25)
 
     assert ended
-    until(lambda: at_work(state) == [], 1)
+    until(lambda: at_work(state) == [], 10)
 
 
 def test_whoever_comes_after_a_killed_process_waits_until_its_git_has_ended(state):

@@ -34,7 +34,7 @@ class Victim(threading.Thread):
 
     def end(self):
         self.over = True
-        self.join(3)
+        self.join(5)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_thread_that_waits_again_and_again_is_interrupted_between_two_waits(bu
     (thread,) = busy(lambda: event.wait(0.02), count=1)
 
     told = interrupt(thread.ident, Interrupt)
-    give_up = time.monotonic() + 5
+    give_up = time.monotonic() + 60
     while not thread.interrupted and time.monotonic() < give_up:
         time.sleep(0.01)
 
@@ -119,6 +119,8 @@ def test_a_thread_that_waits_for_a_lock_is_left_alone_and_whoever_asked_is_told(
 
     with condition:
         (thread,) = busy(share, count=1)
+        while sys._current_frames()[thread.ident].f_code is not threading.Condition.__enter__.__code__:
+            time.sleep(0.001)
         told = interrupt(thread.ident, Interrupt)
 
     assert not told
@@ -136,7 +138,7 @@ def test_a_thread_that_has_called_an_interrupt_back_goes_on_also_under_a_tracer(
 
     thread = threading.Thread(target=traced, daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(60)
 
     assert not thread.is_alive()
 

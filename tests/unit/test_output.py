@@ -32,6 +32,7 @@ def on_terminal(monkeypatch):
 
     def show(columns):
         monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setenv("TERM", "xterm")  # of a dumb one nobody asks the width
         reads, writes = pty.openpty()
         with os.fdopen(writes, "w") as terminal, monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", terminal)

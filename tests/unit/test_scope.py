@@ -91,7 +91,7 @@ def test_a_thread_inherits_nothing_even_with_a_copy_of_the_context():
 
 
 def test_threads_have_scopes_of_their_own():
-    meet = threading.Barrier(2, timeout=10)
+    meet = threading.Barrier(2, timeout=60)
 
     def act(name):
         with under(name):
