@@ -66,10 +66,10 @@ def deadly(run):
 
 
 @contextmanager
-def faults_site():
+def faults_site(ttl=TTL):
     with (
         tempfile.TemporaryDirectory(prefix="ck-", ignore_cleanup_errors=True) as home,
-        Site(Path(home), {"faults": TASKS}, ttl=TTL, environ={"FAULTS_DIR": home}) as made,
+        Site(Path(home), {"faults": TASKS}, ttl=ttl, environ={"FAULTS_DIR": home}) as made,
     ):
         yield made
 

@@ -18,8 +18,8 @@ from tests.chaos.lane import TTL, Lane, dice
 from tests.chaos.strike import strike
 from tests.chaos.subjects.sizes import STEP
 
-HIT_PATIENCE = 30.0
-PROCESS_PATIENCE = 30.0
+HIT_PATIENCE = 60.0
+PROCESS_PATIENCE = 60.0
 REST_PATIENCE = 60.0
 _PAUSE = 0.02
 _WAKING = 0.3

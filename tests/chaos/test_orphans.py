@@ -31,7 +31,7 @@ def test_a_worker_whose_main_process_was_killed_while_it_booted_ends(lane, point
         pytest.skip("it takes twenty seconds to end: make chaos")
     lane.desk.arm(point)
     lane.start(lane.spare, "worker")
-    hit = lane.desk.hit(30)
+    hit = lane.desk.hit(60)
     assert hit.pid != hit.group
 
     os.kill(hit.group, signal.SIGKILL)

@@ -24,8 +24,8 @@ PLACES = {
     "commit.before": "about to COMMIT",
     "close.before": "about to close",
 }
-_HIT_PATIENCE = 30.0
-_WAKING_PATIENCE = 30.0
+_HIT_PATIENCE = 60.0
+_WAKING_PATIENCE = 60.0
 
 
 @dataclass
