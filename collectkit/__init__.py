@@ -5,9 +5,10 @@ from __future__ import annotations
 from playhouse.postgres_ext import DateTimeTZField
 
 from collectkit.acl import acl_scope, add_groups, group_ids, named_acl, set_user_acls
+from collectkit.actor import Collector, Outcome
 from collectkit.body import Download
 from collectkit.boot import setup
-from collectkit.collector import Collector, Outcome, collector
+from collectkit.collector import collector
 from collectkit.counts import Counts
 from collectkit.database import connect, disconnect
 from collectkit.errors import CollectkitError, FetchError, LeaseLost, SnapshotRefused, TooLarge, TooManyRejected

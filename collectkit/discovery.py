@@ -11,8 +11,8 @@ from pathlib import Path
 
 import peewee
 
+from collectkit.actor import Collector
 from collectkit.broker import broker
-from collectkit.collector import Collector
 from collectkit.declaration import Declaration
 from collectkit.errors import CollectkitError
 from collectkit.names import family

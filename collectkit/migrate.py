@@ -13,7 +13,7 @@ import peewee
 from playhouse.migrations import Runner
 
 from collectkit import ledger, pooler, statements
-from collectkit.collector import Collector
+from collectkit.actor import Collector
 from collectkit.crashpoints import reached
 from collectkit.database import SESSION, clock, database, ledger_db
 from collectkit.discovery import Discovered

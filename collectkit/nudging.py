@@ -9,8 +9,8 @@ from typing import Any
 from dramatiq import Message
 
 from collectkit import ledger
+from collectkit.actor import Collector
 from collectkit.broker import broker
-from collectkit.collector import Collector
 from collectkit.crashpoints import reached
 from collectkit.names import family, key_of
 

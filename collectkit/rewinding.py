@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from collectkit import ledger, schedule
-from collectkit.collector import Collector
+from collectkit.actor import Collector
 from collectkit.database import settings_in_force
 from collectkit.errors import CollectkitError
 from collectkit.fetch import META_KEY

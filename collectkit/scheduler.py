@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import periodiq
 
 from collectkit import ledger
-from collectkit.collector import Collector
+from collectkit.actor import Collector
 from collectkit.crashpoints import reached
 from collectkit.errors import CollectkitError
 from collectkit.nudging import Nudger

@@ -39,7 +39,7 @@ class TestDatabase:
 
     def enrol(self, *collectors: object) -> None:
         """Create the tables and ledger rows of these collectors, as ``collectkit migrate`` does for discovered ones."""
-        from collectkit.collector import Collector
+        from collectkit.actor import Collector
         from collectkit.discovery import describe
         from collectkit.migrate import migrate
 

@@ -149,7 +149,7 @@ l AS (
     ),
     Bug(
         "a message that is believed",
-        "collector.py",
+        "actor.py",
         (
             (
                 "claim = self._claim(name, force=False, dry_run=None)",

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from collectkit import collector, cron, ledger
+from collectkit.actor import Collector
 from collectkit.broker import LONGEST_QUEUE, broker
-from collectkit.collector import Collector
 from collectkit.database import ledger_db
 from collectkit.errors import CollectkitError
 from collectkit.maintenance import Sweep, leases

@@ -15,8 +15,8 @@ import pytest
 import typer
 
 from collectkit import cli
+from collectkit.actor import Collector
 from collectkit.broker import broker
-from collectkit.collector import Collector
 from collectkit.counts import Counts
 from collectkit.database import ledger_db
 from collectkit.discovery import discover

@@ -19,7 +19,7 @@ from collectkit.maintenance import leases
 
 HOURLY = cron("0 * * * *")
 LIBRARY = Path(__file__).parents[2] / "collectkit"
-WAY = {str(LIBRARY / f"{module}.py") for module in ("collector", "maintenance", "run", "database", "ledger", "scope")}
+WAY = {str(LIBRARY / f"{module}.py") for module in ("actor", "maintenance", "run", "database", "ledger", "scope")}
 
 
 class Kept(Model):

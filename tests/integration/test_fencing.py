@@ -11,7 +11,7 @@ import pytest
 import time_machine
 
 from collectkit import collector, cron, ledger
-from collectkit.collector import Collector
+from collectkit.actor import Collector
 from collectkit.database import clock, ledger_db, writing
 
 TTL = timedelta(seconds=30)
