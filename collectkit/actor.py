@@ -17,6 +17,7 @@ from dramatiq.middleware import Interrupt
 from collectkit import ledger, status
 from collectkit.acl import RunScope
 from collectkit.broker import broker
+from collectkit.closing import close_lost, closing
 from collectkit.counts import Counts
 from collectkit.crashpoints import reached
 from collectkit.database import database, settings_in_force
@@ -102,7 +103,7 @@ class Collector(Actor[..., Any]):
         name = names[key]
         ttl = settings_in_force().lease_ttl
         for lapsed in ledger.lapsed(ttl, name):
-            ledger.close_lost(lapsed, ttl)
+            close_lost(lapsed, ttl)
         claim = self._claim(name, force=True, dry_run=dry_run)
         if claim is None:
             return Outcome(name, "NOT_CLAIMED", status.reason(name), Counts(), None)
@@ -135,7 +136,7 @@ class Collector(Actor[..., Any]):
             database.release()
             if outcome == "LOST":
                 return None
-            closing = ledger.closing(
+            how = closing(
                 claim,
                 outcome,
                 at=claim.started_at + timedelta(seconds=time.monotonic() - began),
@@ -147,7 +148,7 @@ class Collector(Actor[..., Any]):
                 counts=msgspec.to_builtins(run.counts) if run.dry_run else None,
                 acl=scope.acted_under(),
             )
-            return _close(claim, closing, ttl)
+            return _close(claim, how, ttl)
 
         try:
             run.log.info("run %s started (attempt %s of %s)", claim.run, claim.attempt, claim.max_attempts)

@@ -17,8 +17,6 @@ from collectkit.groups import Acl
 Outcome = Literal["OK", "FAILED", "LOST", "HANDED_OVER", "REVOKED"]
 Trigger = Literal["due", "inline"]
 
-LONGEST_BACKOFF = timedelta(minutes=15)
-
 
 class Plan(NamedTuple):
     """What freshness follows from, apart from the watermark."""
@@ -211,75 +209,9 @@ def ending(held: Claim) -> tuple[str, datetime] | None:
     return (rows[0][0], rows[0][1]) if rows else None
 
 
-def closing(
-    held: Claim | Lapsed,
-    outcome: Outcome,
-    *,
-    at: datetime,
-    backoff: timedelta = LONGEST_BACKOFF,
-    longest_backoff: timedelta = LONGEST_BACKOFF,
-    error: str | None = None,
-    result: str | None = None,
-    counts: dict[str, int] | None = None,
-    acl: Acl | None = None,
-) -> Closing:
-    """Decide what the close of a run gives back; the one place of the attempt rule.
-
-    OK, and a scheduled dry run whatever its outcome: the first tick after the claim. FAILED: the earlier of now +
-    ``backoff`` and that tick, LOST: its own due time, while attempts are left; then the tick. Handed over, revoked, or
-    a dry run by hand: its own due time, and the attempt does not count.
-
-    Arguments:
-        at: a moment by the database's clock, from which the longest backoff counts for a collector without a schedule
-            whose attempts are spent; there is no tick that it could wait for.
-    """
-    spent = held.attempt >= held.max_attempts
-    failed = outcome in {"FAILED", "LOST"} and not held.dry_run
-    give: Literal["tick", "retry", "back"]
-    if outcome in {"HANDED_OVER", "REVOKED"} or (held.dry_run and held.trigger == "inline"):
-        give, attempt = "back", held.attempt - 1
-    elif failed and not spent:
-        give, attempt = ("retry" if outcome == "FAILED" else "back"), held.attempt
-    else:
-        give, attempt = "tick", 0
-    tick = schedule.tick_after(held.schedule, held.tz, held.started_at)
-    if tick is None and failed and spent:
-        tick = at + longest_backoff
-    return Closing(
-        outcome=outcome,
-        give=give,
-        attempt=attempt,
-        tick=as_text(tick),
-        backoff=backoff,
-        error=error,
-        result=result,
-        counts=counts,
-        acl=acl,
-    )
-
-
 def lapsed(ttl: timedelta, name: str | None = None) -> list[Lapsed]:
     """Return the runs whose lease is over, of all collectors or of one."""
     return [Lapsed(*row) for row in ledger_db.run(statements.LAPSED, {"ttl": ttl, "name": name})]
-
-
-def close_revoked(name: str, reason: str, ttl: timedelta) -> None:
-    """Close the collector's run, if one is under way, as REVOKED; its due time is given back, and no attempt counts."""
-    for row in ledger_db.run(statements.HELD, {"name": name}):
-        run = Lapsed(*row)
-        _end_backend(run)
-        close(run, closing(run, "REVOKED", at=run.at, error=reason), ttl)
-
-
-def close_lost(run: Lapsed, ttl: timedelta) -> bool:
-    """End the backend of a lapsed run, then close it as LOST; False if somebody else was faster."""
-    reached("lost.before", run.name)
-    _end_backend(run)
-    reached("lost.backend_ended", run.name)
-    reason = f"lost: {run.worker} stopped renewing run {run.run} (attempt {run.attempt} of {run.max_attempts})"
-    closed = close(run, closing(run, "LOST", at=run.at, error=reason), ttl)
-    reached("lost.closed", run.name)
-    return closed
 
 
 def due(mine: list[str], room: int) -> list[str]:
@@ -313,10 +245,6 @@ def heal(mine: list[str]) -> None:
         for name, spec, tz, now in ledger_db.read(statements.PLANS, {"mine": mine})
     }
     ledger_db.run(statements.HEAL, {"names": list(ticks), "ticks": list(ticks.values())})
-
-
-def _end_backend(run: Lapsed) -> None:
-    ledger_db.run(statements.END_BACKEND, {"application_name": f"collectkit {run.run}"})
 
 
 def _groups(acl: Acl | None) -> dict[str, list[str] | None]:

@@ -17,6 +17,7 @@ from uuid import UUID
 from dramatiq.middleware import Interrupt
 
 from collectkit import ledger
+from collectkit.closing import close_lost
 from collectkit.crashpoints import reached
 from collectkit.database import ledger_db
 from collectkit.errors import CollectkitError, DeadlineExceeded, LeaseLost
@@ -183,7 +184,7 @@ class Sweep:
         leases.renew_now()
         for run in ledger.lapsed(self._ttl):
             try:
-                if ledger.close_lost(run, self._ttl):
+                if close_lost(run, self._ttl):
                     logger.warning("closed run %s of %s as LOST (%s)", run.run, run.name, run.worker)
             except Exception as error:  # noqa: BLE001 - one stuck row must not keep the others lost
                 logger.warning("run %s of %s could not be closed as LOST yet: %s", run.run, run.name, error)

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from collectkit import ledger, schedule
 from collectkit.actor import Collector
+from collectkit.closing import close_revoked
 from collectkit.database import settings_in_force
 from collectkit.errors import CollectkitError
 from collectkit.fetch import META_KEY
@@ -38,7 +39,7 @@ def rewind(collector: Collector, name: str, to: datetime, *, by: str, note: str 
     stale_at = ledger.as_text(schedule.stale_at(spec, tz, declared.fresh_for, to))
     dropped = [*declared.cursor_keys, META_KEY]
     for _ in range(_TRIES):
-        ledger.close_revoked(name, f"revoked: {by} set the watermark back to {to.isoformat()}", ttl)
+        close_revoked(name, f"revoked: {by} set the watermark back to {to.isoformat()}", ttl)
         if ledger.rewind(name, to=to, stale_at=stale_at, dropped=dropped, by=by, note=note):
             return
         found = read_status([name]).get(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.chaos.planted import Bug
 
-_LEDGER, _RUN, _STATEMENTS = "ledger.py", "run.py", "statements.py"
+_CLOSING, _RUN, _STATEMENTS = "closing.py", "run.py", "statements.py"
 _ANEW = '                database.commit()\n                database.begin("READ COMMITTED READ WRITE")\n'
 _FENCING = "tests/integration/test_fencing.py"
 _RECOVERY = "tests/acceptance/test_recovery.py"
@@ -88,7 +88,7 @@ l AS (
     ),
     Bug(
         "a lost run that counts no attempt",
-        _LEDGER,
+        _CLOSING,
         (
             (
                 '("retry" if outcome == "FAILED" else "back"), held.attempt\n',
@@ -99,7 +99,7 @@ l AS (
     ),
     Bug(
         "a run that was handed over and counts an attempt",
-        _LEDGER,
+        _CLOSING,
         (('give, attempt = "back", held.attempt - 1', 'give, attempt = "back", held.attempt'),),
         ("checkpoint.begun/term/append", "checkpoint.begun/term/events"),
     ),
@@ -121,7 +121,7 @@ l AS (
     ),
     Bug(
         "a sweep that leaves the backend of a stopped process alone",
-        _LEDGER,
+        _CLOSING,
         (('    ledger_db.run(statements.END_BACKEND, {"application_name": f"collectkit {run.run}"})\n', "    pass\n"),),
         ("rows.middle/stop/events",),
     ),
@@ -236,7 +236,7 @@ l AS (
     ),
     Bug(
         "the next tick by the host's clock",
-        _LEDGER,
+        _CLOSING,
         (
             (
                 "tick = schedule.tick_after(held.schedule, held.tz, held.started_at)",

@@ -9,6 +9,7 @@ from hypothesis.stateful import initialize, invariant, rule
 
 from collectkit import ledger, statements
 from collectkit.acl import RunScope
+from collectkit.closing import close_lost, closing
 from collectkit.database import ledger_db
 from collectkit.declaration import Declaration
 from collectkit.discovery import Discovered
@@ -119,7 +120,7 @@ class LedgerMachine(Runs):
         self._deploy(*self.ledger.rows.values())
         ledger_db.run("UPDATE collectkit.collector SET paused_at = NULL")
         for lost in ledger.lapsed(TTL):
-            assert ledger.close_lost(lost, TTL)
+            assert close_lost(lost, TTL)
         self.set_clock(self.ledger.now + timedelta(days=2))
         for name in self.ledger.rows:
             # Nothing but a change of what it follows makes one due that has no schedule; or somebody who asks.
@@ -128,7 +129,7 @@ class LedgerMachine(Runs):
             Run(claim, key=None, deadline=BEGINNING, lease_ttl=TTL, scope=RunScope(None)).store(
                 updated_until_dt=claim.started_at
             )
-            assert ledger.close(claim, ledger.closing(claim, "OK", at=claim.started_at), TTL)
+            assert ledger.close(claim, closing(claim, "OK", at=claim.started_at), TTL)
 
     def _deploy(self, *rows: Row) -> None:
         declared = {

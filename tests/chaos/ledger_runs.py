@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from collectkit import ledger
 from collectkit.acl import RunScope
+from collectkit.closing import close_lost, closing
 from collectkit.database import database, ledger_db
 from collectkit.errors import CheckpointRefused, LeaseLost
 from collectkit.ledger import Claim, Lapsed
@@ -166,9 +167,9 @@ class Runs(RuleBasedStateMachine):
         if row.locked:
             return
         error = None if outcome == "OK" else "no"
-        closing = ledger.closing(claim, outcome, at=claim.started_at, backoff=BACKOFF, error=error)
+        how = closing(claim, outcome, at=claim.started_at, backoff=BACKOFF, error=error)
 
-        closed = self.on(held.process, lambda: ledger.close(claim, closing, TTL))
+        closed = self.on(held.process, lambda: ledger.close(claim, how, TTL))
 
         assert closed == row.is_held_by(claim)
         if closed:
@@ -193,7 +194,7 @@ class Runs(RuleBasedStateMachine):
                     held.is_ended = True
                     row.locked = row.locked and not held.locks
 
-            assert self.on(process, lambda lost=lost: ledger.close_lost(lost, TTL)) == is_lost
+            assert self.on(process, lambda lost=lost: close_lost(lost, TTL)) == is_lost
 
             if is_lost:
                 words = f"lost: {lost.worker} stopped renewing run {lost.run} (attempt {lost.attempt} of "

@@ -10,6 +10,7 @@ import pytest
 
 from collectkit import collector, cron, ledger
 from collectkit.broker import broker
+from collectkit.closing import close_lost, closing
 from collectkit.database import ledger_db, settings_in_force
 from collectkit.discovery import describe
 from collectkit.migrate import migrate
@@ -45,7 +46,7 @@ def test_a_dead_holder_is_found_also_when_the_clock_is_set_back_behind_the_start
 
     (lost,) = ledger.lapsed(TTL)
     assert lost.run == claim.run
-    assert ledger.close_lost(lost, TTL)
+    assert close_lost(lost, TTL)
 
 
 def test_a_nudge_that_was_lost_before_the_clock_was_set_back_is_sent_again(clock):
@@ -67,13 +68,13 @@ def test_a_living_holder_keeps_its_lease_by_renewing_when_the_clock_is_set_forth
         assert ledger.renew([claim], TTL) == set()
         assert ledger.lapsed(TTL) == []
 
-    assert ledger.close(claim, ledger.closing(claim, "OK", at=claim.started_at), TTL)
+    assert ledger.close(claim, closing(claim, "OK", at=claim.started_at), TTL)
 
 
 def test_a_clock_that_ran_ahead_costs_no_tick_once_it_is_set_right(clock):
     clock.stand(datetime(2031, 5, 5, 12, 30, tzinfo=UTC))
     claim = ledger.claim(NAME, ttl=TTL, worker="ahead")
-    ledger.close(claim, ledger.closing(claim, "OK", at=claim.started_at), TTL)
+    ledger.close(claim, closing(claim, "OK", at=claim.started_at), TTL)
 
     clock.stand(datetime(2031, 5, 4, 8, 15, tzinfo=UTC))
     ledger.heal([NAME])

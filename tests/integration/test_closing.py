@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from collectkit import collector, cron, ledger
+from collectkit.closing import LONGEST_BACKOFF, close_lost, close_revoked
 from collectkit.database import connect, ledger_db
 
 TTL = timedelta(seconds=30)
@@ -48,7 +49,7 @@ def lapse(name):
 def test_a_run_that_was_closed_as_lost_before_it_ended_says_so_and_when(enrolled):
     def robbed(_run):
         # Its first renewal may come in between.
-        while not ledger.close_lost(lapse(NAME), TTL):
+        while not close_lost(lapse(NAME), TTL):
             pass
 
     outcome = enrolled(robbed).run_now()
@@ -63,9 +64,9 @@ def test_a_lost_run_of_a_collector_without_a_schedule_waits_the_longest_backoff_
     for attempt in (1, 2):
         assert claim(FOLLOWER).attempt == attempt
         lost = lapse(FOLLOWER)
-        assert ledger.close_lost(lost, TTL)
+        assert close_lost(lost, TTL)
 
-    assert column("next_due_at", FOLLOWER) == lost.at + ledger.LONGEST_BACKOFF
+    assert column("next_due_at", FOLLOWER) == lost.at + LONGEST_BACKOFF
     assert column("attempt", FOLLOWER) == 0
 
 
@@ -74,20 +75,20 @@ def test_a_lease_from_a_clock_that_ran_ahead_is_closed_as_lost_and_a_whole_one_i
     held = claim(NAME)
     (lost,) = [each for each in ledger.lapsed(SHORT, NAME) if each.run == held.run]
 
-    assert not ledger.close_lost(lost, TTL)
+    assert not close_lost(lost, TTL)
 
     ledger_db.run(
         "UPDATE collectkit.collector SET lease_until = clock_timestamp() + interval '1 h' WHERE holder = %(t)s",
         {"t": held.token},
     )
-    assert ledger.close_lost(lost, TTL)
+    assert close_lost(lost, TTL)
 
 
 def test_a_lost_run_says_who_stopped_and_at_which_attempt(enrolled):
     enrolled()
     held = claim(NAME)
 
-    ledger.close_lost(lapse(NAME), TTL)
+    close_lost(lapse(NAME), TTL)
 
     assert column("last_error") == f"lost: here stopped renewing run {held.run} (attempt 1 of 3)"
 
@@ -96,7 +97,7 @@ def test_a_revoked_run_gives_its_due_time_back_and_counts_no_attempt(enrolled):
     enrolled()
     held = claim(NAME)
 
-    ledger.close_revoked(NAME, "revoked: for a test", TTL)
+    close_revoked(NAME, "revoked: for a test", TTL)
 
     assert (column("next_due_at"), column("attempt"), column("last_error")) == (held.scheduled_for, 0, None)
     assert ledger_db.run("SELECT outcome, error FROM collectkit.run") == [("REVOKED", "revoked: for a test")]

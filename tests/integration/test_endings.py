@@ -19,7 +19,8 @@ from collectkit.maintenance import leases
 
 HOURLY = cron("0 * * * *")
 LIBRARY = Path(__file__).parents[2] / "collectkit"
-WAY = {str(LIBRARY / f"{module}.py") for module in ("actor", "maintenance", "run", "database", "ledger", "scope")}
+MODULES = ("actor", "maintenance", "run", "database", "ledger", "closing", "scope")
+WAY = {str(LIBRARY / f"{module}.py") for module in MODULES}
 
 
 class Kept(Model):

@@ -12,6 +12,7 @@ import time_machine
 
 from collectkit import collector, cron, ledger
 from collectkit.actor import Collector
+from collectkit.closing import close_lost, closing
 from collectkit.database import clock, ledger_db, writing
 
 TTL = timedelta(seconds=30)
@@ -72,7 +73,7 @@ def test_what_has_lapsed_cannot_be_claimed_before_it_is_closed(fenced):
     assert claim(force=True) is None
 
     (lapsed,) = ledger.lapsed(timedelta(0))
-    assert ledger.close_lost(lapsed, TTL)
+    assert close_lost(lapsed, TTL)
     assert claim(force=True) is not None
 
 
@@ -86,7 +87,7 @@ def test_a_database_from_yesterday_repeats_fences_and_runs_but_no_holder(fenced)
 
     assert (after.run, after.fence) == (before.run, before.fence)
     assert (stores(before), stores(after)) == (False, True)
-    assert not ledger.close(before, ledger.closing(before, "OK", at=before.started_at), TTL)
+    assert not ledger.close(before, closing(before, "OK", at=before.started_at), TTL)
     assert ledger.renew([before, after], TTL) == {before.token}
 
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from collectkit import collector, cron, ledger
+from collectkit.closing import close_lost, closing
 from collectkit.database import clock, ledger_db
 
 TTL = timedelta(seconds=30)
@@ -35,7 +36,7 @@ def column(name, what):
 
 
 def close(held, outcome, **options):
-    return ledger.close(held, ledger.closing(held, outcome, at=held.started_at, **options), TTL)
+    return ledger.close(held, closing(held, outcome, at=held.started_at, **options), TTL)
 
 
 def test_a_collector_seen_for_the_first_time_is_due_at_once(name):
@@ -138,7 +139,7 @@ def test_a_lapsed_lease_is_closed_as_lost_and_its_due_time_comes_back(name):
     # A server younger than a lease gives everybody that time to renew; no test server is a year old.
     assert ledger.lapsed(timedelta(days=365)) == []
     (lost,) = ledger.lapsed(timedelta(milliseconds=1))
-    assert ledger.close_lost(lost, TTL)
+    assert close_lost(lost, TTL)
 
     assert column(name, "next_due_at") == held.scheduled_for
     assert not close(held, "OK")
@@ -152,7 +153,7 @@ def test_a_lease_that_was_renewed_meanwhile_is_not_closed_as_lost(name):
 
     ledger.renew([held], TTL)
 
-    assert not ledger.close_lost(lost, TTL)
+    assert not close_lost(lost, TTL)
     assert close(held, "OK")
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from collectkit import Model, collector, cron, ledger
 from collectkit.broker import broker
+from collectkit.closing import closing
 from collectkit.database import ledger_db
 from collectkit.discovery import Discovered, describe, graph_faults
 from collectkit.drift import drift, warn_of_drift
@@ -58,7 +59,7 @@ def test_a_due_retrying_or_running_collector_is_never_delayed_by_a_changed_sched
 
     held = ledger.claim("collectors.t.tasks.t", ttl=timedelta(seconds=30), worker="w")
     reconcile(describe([declare("0 0 1 2 *")]))
-    ledger.close(held, ledger.closing(held, "HANDED_OVER", at=held.started_at), timedelta(seconds=30))
+    ledger.close(held, closing(held, "HANDED_OVER", at=held.started_at), timedelta(seconds=30))
     assert row("next_due_at") == was
 
 

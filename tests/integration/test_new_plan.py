@@ -8,6 +8,7 @@ import pytest
 
 from collectkit import collector, cron, ledger
 from collectkit.broker import broker
+from collectkit.closing import closing
 from collectkit.database import clock, ledger_db
 
 TTL = timedelta(seconds=30)
@@ -37,7 +38,7 @@ def claim():
 
 
 def close(held, outcome, **options):
-    ledger.close(held, ledger.closing(held, outcome, at=held.started_at, **options), TTL)
+    ledger.close(held, closing(held, outcome, at=held.started_at, **options), TTL)
 
 
 def test_one_that_waits_follows_the_new_plan_later_or_earlier(deploy):
