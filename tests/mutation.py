@@ -23,7 +23,7 @@ from mutmut.stats import status_by_exit_code
 from tests import mutation_sql
 from tests.site import ROOT, Servers
 
-MODULES = ("closing", "ledger", "run", "schedule")
+MODULES = ("closing", "cron_fields", "ledger", "run", "schedule")
 MUTMUT = Path(sys.executable).with_name("mutmut")
 CAUGHT = ("killed", "timeout")
 
