@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from base64 import b64encode
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import BinaryIO, Never
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import msgspec
@@ -18,7 +17,8 @@ from urllib3.util import Retry, Timeout
 from collectkit.crashpoints import reached
 from collectkit.errors import FetchError, TooLarge
 from collectkit.ratelimit import RateLimit
-from collectkit.redaction import shown_complaint, shown_query
+from collectkit.redaction import redact, shown_complaint
+from collectkit.url import checked, may_know, without_user
 
 PATIENCE = Retry(total=3, status_forcelist={429, 500, 502, 503, 504}, backoff_factor=1, backoff_jitter=1)
 """Four tries; about 0, 2 and 4 seconds between them, each with up to a second of chance added."""
@@ -82,20 +82,6 @@ class _Setback(Exception):
         super().__init__(reason)
 
 
-def redact(url: str) -> str:
-    """Show an address without what may be secret in it: user, password, fragment, and most of its query."""
-    try:
-        parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return "(an address that cannot be read)"
-    if not parts.hostname:  # whatever stands before an @ may be a password all the same
-        return "(an address that cannot be read)"
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    query = shown_query(parts.query)
-    return f"{parts.scheme}://{host}{port}{parts.path}" + (f"?{query}" if query else "")
-
-
 def download(wanted: Wanted, into: BinaryIO) -> Answer:
     """The whole body is in the file, or there was none to send.
 
@@ -132,7 +118,7 @@ def download(wanted: Wanted, into: BinaryIO) -> Answer:
 def _try(wanted: Wanted, into: BinaryIO, ends: float) -> Answer:
     """Ask once, following redirects."""
     shown = redact(wanted.url)
-    address, credentials = _without_user(_address(wanted, wanted.url))
+    address, credentials = without_user(checked(wanted.url, wanted.url))
     headers = {**credentials, **{name.lower(): value for name, value in wanted.headers.items()}}
     for _ in range(MAX_REDIRECTS + 1):
         with _pool(address.geturl()) as pool:
@@ -159,9 +145,9 @@ def _try(wanted: Wanted, into: BinaryIO, ends: float) -> Answer:
             except http.HTTPError as error:
                 _explain(error)
         before = address
-        target = _address(wanted, urljoin(before.geturl(), location), from_scheme=before.scheme)
-        address, credentials = _without_user(target)
-        if not _may_know(before, address):
+        target = checked(wanted.url, urljoin(before.geturl(), location), from_scheme=before.scheme)
+        address, credentials = without_user(target)
+        if not may_know(before, address):
             headers = {name: value for name, value in headers.items() if name in OPEN_HEADERS}
         headers |= credentials
     raise FetchError(shown, f"redirects more than {MAX_REDIRECTS} times")
@@ -221,21 +207,6 @@ def _explain(error: http.HTTPError) -> Never:
     raise _Setback(reason) from None
 
 
-def _address(wanted: Wanted, url: str, from_scheme: str | None = None) -> SplitResult:
-    shown = redact(url)
-    complaint = f"redirects to {shown}, which" if from_scheme else "this address"
-    try:
-        address = urlsplit(url)
-        host = address.hostname if address.port != 0 else None
-    except ValueError:
-        host = None
-    if not host or address.scheme not in {"http", "https"}:
-        raise FetchError(redact(wanted.url), f"{complaint} is not one of http or https")
-    if from_scheme == "https" and address.scheme == "http":
-        raise FetchError(redact(wanted.url), f"{complaint} would give up https")
-    return address
-
-
 def _retry_after(retries: Retry, response: urllib3.BaseHTTPResponse) -> float | None:
     try:
         return retries.get_retry_after(response)
@@ -261,29 +232,13 @@ def _sleep(seconds: float) -> None:
         time.sleep(min(left, 0.2))
 
 
-def _may_know(before: SplitResult, after: SplitResult) -> bool:
-    """Whether what was sent to the one may be sent to the other: it is the same, or has changed over to https."""
-    ports = {"http": 80, "https": 443}
-    old, new = ((each.scheme, each.port or ports[each.scheme]) for each in (before, after))
-    return before.hostname == after.hostname and (old == new or (old, new) == (("http", 80), ("https", 443)))
-
-
-def _without_user(address: SplitResult) -> tuple[SplitResult, Mapping[str, str]]:
-    """Split user and password off into the header that they stand for."""
-    user, at, host = address.netloc.rpartition("@")
-    if not at:
-        return address, {}
-    # By hand, for urllib3 writes it in Latin-1, which not every password fits.
-    return address._replace(netloc=host), {"authorization": f"Basic {b64encode(unquote(user).encode()).decode()}"}
-
-
 def _pool(url: str) -> urllib3.PoolManager:
     """Connections to the address, direct or through the proxy that the environment names in the usual variables."""
     address = urlsplit(url)
     proxy = getproxies().get(address.scheme)
     if not proxy or proxy_bypass(address.netloc):
         return urllib3.PoolManager()
-    plain, credentials = _without_user(urlsplit(proxy if "//" in proxy else f"http://{proxy}"))
+    plain, credentials = without_user(urlsplit(proxy if "//" in proxy else f"http://{proxy}"))
     name = "proxy-authorization"
     return urllib3.ProxyManager(
         plain.geturl(), proxy_headers={name: credentials["authorization"]} if credentials else None

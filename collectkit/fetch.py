@@ -19,9 +19,10 @@ from urllib3.util import Retry
 
 from collectkit.body import MIB, Download
 from collectkit.crashpoints import reached
-from collectkit.download import PATIENCE, Answer, Wanted, download, redact
+from collectkit.download import PATIENCE, Answer, Wanted, download
 from collectkit.errors import FetchError, TooLarge
 from collectkit.ratelimit import RateLimit
+from collectkit.redaction import redact
 
 META_KEY = "_http"
 """The key of ``meta_attr`` for validators and digests: a rewind drops it; no status shows what begins with `_`."""

@@ -14,9 +14,9 @@ from typing import IO, Any, Protocol
 
 from collectkit.clone import HEAD, bring_up_to_date, place, remove
 from collectkit.database import settings_in_force
-from collectkit.download import redact
 from collectkit.errors import FetchError
 from collectkit.gitprocess import Git, GitFailed
+from collectkit.redaction import redact
 from collectkit.rejection import Rejected
 
 GIB = 1 << 30

@@ -25,8 +25,21 @@ _PLAIN = re.compile(
 _LONGEST = 200
 
 
-def shown_query(query: str) -> str:
-    """Return the query of an address with the values hidden that may be secret."""
+def redact(url: str) -> str:
+    """Show an address without what may be secret in it: user, password, fragment, and most of its query."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "(an address that cannot be read)"
+    if not parts.hostname:  # whatever stands before an @ may be a password all the same
+        return "(an address that cannot be read)"
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    query = _shown_query(parts.query)
+    return f"{parts.scheme}://{host}{port}{parts.path}" + (f"?{query}" if query else "")
+
+
+def _shown_query(query: str) -> str:
     return "&".join(
         pair if _is_open(pair) else f"{name}={HIDDEN}" if equals else HIDDEN
         for pair in query.split("&")

@@ -16,11 +16,13 @@ import pytest
 from urllib3.util import Retry
 
 from collectkit.body import Download
-from collectkit.download import PATIENCE, Wanted, _address, _may_know, redact
+from collectkit.download import PATIENCE
 from collectkit.errors import FetchError
 from collectkit.fetch import META_KEY, contradicts, fetch, meta_of
 from collectkit.ratelimit import RateLimit
+from collectkit.redaction import redact
 from collectkit.rejection import Rejected
+from collectkit.url import checked, may_know
 from tests.replay import Answer, Replay
 
 BODY = b'{"entries": [1, 2, 3]}'
@@ -608,13 +610,11 @@ class TestRedirects:
 
     @pytest.mark.parametrize(("from_scheme", "refused"), [("https", True), ("http", False)])
     def test_a_redirect_may_not_give_up_https(self, from_scheme, refused):
-        wanted = Wanted(url="https://a/", headers={}, fits=bool, max_bytes=1, seconds=1, retries=AT_ONCE, warn=print)
-
         if refused:
             with pytest.raises(FetchError, match="redirects to http://b/, which would give up https"):
-                _address(wanted, "http://b/", from_scheme=from_scheme)
+                checked("https://a/", "http://b/", from_scheme=from_scheme)
         else:
-            assert _address(wanted, "http://b/", from_scheme=from_scheme).hostname == "b"
+            assert checked("https://a/", "http://b/", from_scheme=from_scheme).hostname == "b"
 
     def test_a_key_does_not_follow_a_redirect_to_another_host(self, source):
         with Replay() as other:
@@ -656,7 +656,7 @@ class TestRedirects:
         ],
     )
     def test_what_one_address_was_sent_the_same_one_may_know_and_the_one_that_is_safer(self, before, after, may):
-        assert _may_know(urlsplit(before), urlsplit(after)) is may
+        assert may_know(urlsplit(before), urlsplit(after)) is may
 
     def test_a_redirect_without_a_target_is_refused(self, source):
         url = source.answer(FEED, Answer(status=302))
