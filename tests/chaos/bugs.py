@@ -218,7 +218,7 @@ l AS (
     ),
     Bug(
         "a connection that is used although it has died",
-        "database.py",
+        "connections.py",
         (("        while waiting.poll(0):\n", "        while False:\n"),),
         ("tests/chaos/test_connections.py::test_a_nudge_is_not_wasted_on_a_connection_that_died_while_it_was_idle",),
     ),

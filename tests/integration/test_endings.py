@@ -19,7 +19,7 @@ from collectkit.maintenance import leases
 
 HOURLY = cron("0 * * * *")
 LIBRARY = Path(__file__).parents[2] / "collectkit"
-MODULES = ("actor", "maintenance", "run", "database", "ledger", "closing", "scope")
+MODULES = ("actor", "maintenance", "run", "database", "connections", "ledger", "closing", "scope")
 WAY = {str(LIBRARY / f"{module}.py") for module in MODULES}
 
 
