@@ -6,7 +6,7 @@ State is derived here, whenever it is read, and stored nowhere: a stored state i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
@@ -38,18 +38,6 @@ SELECT c.name, c.data_state, c.depends_on, c.after, c.last_error, c.data_models,
 """
 
 _NAMES = "SELECT name, data_models FROM collectkit.collector WHERE retired_at IS NULL ORDER BY name"
-
-# Claimable or lapsed for longer than the limit. A database that has just started gives everybody a lease's time.
-_OVERDUE = """
-SELECT c.name FROM collectkit.collector c
- WHERE c.retired_at IS NULL
-   AND (c.lease_until < clock_timestamp() - %(limit)s
-        OR (c.holder IS NULL AND c.enabled AND c.paused_at IS NULL AND c.next_due_at < clock_timestamp() - %(limit)s
-            AND NOT EXISTS (SELECT FROM unnest(c.depends_on) n LEFT JOIN collectkit.collector d ON d.name = n
-                             WHERE d.data_state IS DISTINCT FROM 'COMPLETE')))
-   AND clock_timestamp() NOT BETWEEN pg_postmaster_start_time() AND pg_postmaster_start_time() + %(limit)s
- ORDER BY c.name
-"""
 
 
 class LastRun(msgspec.Struct, frozen=True):
@@ -155,12 +143,6 @@ def reason(name: str) -> str:
     """Say in words why the collector does not run right now."""
     status = read_status([name]).get(name)
     return "it has no row yet: run `collectkit migrate`" if status is None else status.reason
-
-
-def overdue(limit: timedelta) -> list[str]:
-    """Return the collectors that could have run, or whose lease lapsed, longer than ``limit`` ago."""
-    settings_in_force()
-    return [name for (name,) in ledger_db.read(_OVERDUE, {"limit": limit})]
 
 
 class _Freshnesses:

@@ -10,8 +10,8 @@ import msgspec
 import redis
 
 from collectkit.errors import CollectkitError, DatabaseUnavailable, NotMigrated
+from collectkit.overdue import overdue
 from collectkit.settings import Settings
-from collectkit.status import overdue
 from service.auth import OPEN
 from service.problems import Problem
 
