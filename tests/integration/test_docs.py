@@ -68,6 +68,7 @@ def python(db, tmp_path):
             "COLLECTKIT_BROKER_URL": NO_BROKER,
             "COLLECTKIT_STATE_DIR": str(tmp_path / "var"),
             "PYTHONPATH": str(ROOT),
+            "no_proxy": "127.0.0.1",
         }
         done = subprocess.run(
             [sys.executable, *arguments],
@@ -123,6 +124,7 @@ def test_the_first_load_of_the_howto_goes_on_where_it_was_interrupted(db, monkey
 
     (code,) = blocks("docs/howto/resumable-first-load.md").values()
     before = set(broker.actors)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     with Replay() as source:
         monkeypatch.setenv("PARTS_COLLECTOR_URL", source.answer("/api", page(0), page(2), Answer(status=403), page(4)))
         exec(compile(code, "tasks.py", "exec", dont_inherit=True), {"__name__": "docs.resumable"})

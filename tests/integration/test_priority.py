@@ -252,6 +252,7 @@ def test_it_becomes_due_when_a_source_has_changed(sources, monkeypatch):
     run()
     assert read_status([priority_collector.name])[priority_collector.name].next_due is None
 
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     with Replay() as source:
         source.answer("/scores.csv", Answer(body=SCORES, content_type="text/csv"))
         settings = msgspec.structs.replace(epss.tasks.settings, url=f"{source.base}/scores.csv")
