@@ -84,7 +84,7 @@ class LedgerDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
                 carried out. A connection that had died before is replaced: on it nothing was sent.
             NotMigrated: it lacks our tables.
         """
-        if self._state.conn is not None and _has_died(self._state.conn):
+        if self._state.conn is not None and (self._state.address != self.database or _has_died(self._state.conn)):
             self.let_go()
         try:
             cursor = self.execute_sql(sql, params)
@@ -111,6 +111,8 @@ class LedgerDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
 
     def _connect(self) -> psycopg.Connection[Any]:
         connection: psycopg.Connection[Any] = super()._connect()
+        # ``disconnect()`` reaches the connection of its own thread alone; the others learn of it here.
+        self._state.address = self.database
         pooler.heed(connection)
         return connection
 

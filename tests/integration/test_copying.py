@@ -118,7 +118,7 @@ def test_text_rows_go_value_by_value_where_a_column_does_not_take_text_as_it_is(
 
 
 def test_text_rows_of_another_width_are_refused_by_number():
-    with pytest.raises(LoadError, match="row 3: has 2 values, where the model has 3 fields"):
+    with pytest.raises(LoadError, match="row 3: does not have as many values as the model has fields: 2, not 3"):
         upsert(Text, [("a", "b", "1"), ("b", "b", "1"), TextRows(b"c\td\n", 1, 2)])
 
 

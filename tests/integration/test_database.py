@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
+from msgspec import structs
 
 from collectkit import ledger
-from collectkit.database import connect, ledger_db
+from collectkit.database import connect, disconnect, ledger_db
 from collectkit.errors import DatabaseUnavailable, NotMigrated, SettingsError
 from collectkit.scheduler import Scheduler
 from collectkit.settings import Settings
@@ -21,6 +23,19 @@ def test_an_address_that_the_driver_refuses_is_not_quoted():
         connect(Settings(database_url=f"postgresql://role@host/db?password={password}"))
 
     assert password not in "".join(traceback.format_exception(caught.value))
+
+
+def test_every_thread_follows_to_another_address(db):
+    with ThreadPoolExecutor(1) as other:
+        before = other.submit(ledger_db.read, "SELECT pg_backend_pid()").result()
+        again = other.submit(ledger_db.read, "SELECT pg_backend_pid()").result()
+
+        disconnect()
+        connect(structs.replace(db.settings, database_url=f"{db.settings.database_url}&target_session_attrs=any"))
+        after = other.submit(ledger_db.read, "SELECT pg_backend_pid()").result()
+        other.submit(ledger_db.let_go).result()
+
+    assert before == again != after
 
 
 def test_a_scheduler_that_starts_before_the_migration_waits_for_it(db):
