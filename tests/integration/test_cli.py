@@ -79,7 +79,7 @@ def test_a_run_by_hand_says_ok_in_one_json_document(cli):
 def test_a_failed_run_exits_with_1_and_a_reason_in_one_line(cli):
     cli("migrate")
 
-    done = cli("run", "kev", "--json")
+    done = cli("run", "kev", "--json", KEV_COLLECTOR_URL="ftp://feeds.example/kev.json")
 
     assert done.returncode == 1
     document = json.loads(done.stdout)
