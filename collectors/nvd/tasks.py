@@ -12,6 +12,8 @@ from collectors.nvd.models import Nvd
 from collectors.nvd.source import LONGEST, MAX_BYTES, URL, Page, Row, address, read_page, read_rows, utc
 
 OVERLAP = timedelta(days=1)
+READ_AGAIN = timedelta(days=30)
+"""How often everything is read again, for NVD changes some records without a new date, and dates some in the past."""
 
 
 class NvdSettings(CollectorSettings, frozen=True, kw_only=True):
@@ -55,34 +57,43 @@ class Shifted(Exception):
     fresh_for=timedelta(hours=12),
     deadline=timedelta(hours=4),
     max_attempts=10,  # a first load is some 180 requests to a server that is often overloaded
-    cursor_keys=("paging",),
+    cursor_keys=("paging", "whole"),
 )
 def nvd_collector(run: Run) -> str:
-    """CVE records: the first load pages through all of them, then windows of what was modified since.
+    """CVE records: the first load pages through all of them, then windows of what was modified; each month all again.
 
     The watermark is the server's clock. An empty window proves nothing, for NVD has answered so when it was broken: the
     watermark stays, unless a later window of the same run has records.
     """
-    read = empty = 0
+    windows = empty = 0
     for place in _places(run):
-        read += 1
+        windows += place.window is not None
         empty += not _page_through(run, place)
-    return f"empty windows: {empty} of {read}; {run.counts}" if empty else f"{run.counts}"
+    return f"empty windows: {empty} of {windows}; {run.counts}" if empty else f"{run.counts}"
 
 
 def _places(run: Run) -> Iterator[Place]:
-    """What is to be read: where the last run was interrupted, the rest of it first."""
-    begun = run.meta_attr.get("paging")
-    place = msgspec.convert(begun, Place) if begun else None
-    if run.updated_until_dt is None:
-        yield place or Place(None)
-        return
-    since, overlap = run.updated_until_dt, OVERLAP
-    if place is not None and place.window is not None:
-        yield place
-        since, overlap = place.window.end, timedelta(0)
-    for window in run.windows(since, LONGEST, overlap):
-        yield Place(window)
+    """What is to be read: the windows since the watermark, then everything if it is time; each from where it stands."""
+    if run.updated_until_dt is not None:
+        since, overlap = run.updated_until_dt, OVERLAP
+        begun = _begun(run, "paging")
+        if begun is not None and begun.window is not None:
+            yield begun
+            since, overlap = begun.window.end, timedelta(0)
+        for window in run.windows(since, LONGEST, overlap):
+            yield Place(window)
+    read_at = run.meta_attr.get("read_whole")
+    if read_at is None or run.started_at - datetime.fromisoformat(read_at) >= READ_AGAIN:
+        yield _begun(run, "whole") or Place(None)
+
+
+def _begun(run: Run, cursor: str) -> Place | None:
+    place = run.meta_attr.get(cursor)
+    return msgspec.convert(place, Place) if place else None
+
+
+def _cursor(place: Place) -> str:
+    return "paging" if place.window else "whole"
 
 
 def _page_through(run: Run, place: Place) -> bool:
@@ -94,18 +105,18 @@ def _page_through(run: Run, place: Place) -> bool:
         with fetch(run, url, headers=headers, limit=LIMIT, max_bytes=MAX_BYTES) as feed:
             page = read_page(feed, unread.start)
         if unread.window is None:
-            _check_first_load(run, feed, page)
+            _check_whole(run, feed, page)
         elif page.total_results == 0 and unread.total is None:
             return False
         try:
             unread = _commit(run, unread, page)
         except Shifted as shift:
-            run.store(complete=False, meta_attr={"paging": None})
+            run.store(complete=False, meta_attr={_cursor(place): None})
             raise feed.refused(f"{shift}: pages have shifted, all of it is read anew") from None
     return True
 
 
-def _check_first_load(run: Run, feed: Download, page: Page) -> None:
+def _check_whole(run: Run, feed: Download, page: Page) -> None:
     """Refuse what would spoil the place that the load has reached: no records at all, a watermark that is to come."""
     if page.total_results == 0:
         raise feed.refused("holds no records at all")
@@ -116,7 +127,7 @@ def _check_first_load(run: Run, feed: Download, page: Page) -> None:
 def _commit(run: Run, place: Place, page: Page) -> Place | None:
     """Write the rows of a page; return the place of the next, None if it was the last.
 
-    While a window is paged through, ``totalResults`` must hold still. In a first load, which takes half an hour, it
+    While a window is paged through, ``totalResults`` must hold still. Where all is read, which takes half an hour, it
     grows: what came after the first answer is modified after it, so the windows that follow read it. But nothing may
     have gone, and in the end as many records must be in as there are.
 
@@ -134,10 +145,13 @@ def _commit(run: Run, place: Place, page: Page) -> Place | None:
     following = None
     if page.end < page.total_results:
         following = Place(place.window, page.end, total, until, rejected)
+    meta = {_cursor(place): msgspec.to_builtins(following)}
+    if following is None and place.window is None:
+        meta["read_whole"] = run.started_at.isoformat()
     with run.checkpoint(
         updated_until_dt=None if following else _watermark(run, place.window, until),
         complete=following is None,
-        meta_attr={"paging": msgspec.to_builtins(following)},
+        meta_attr=meta,
     ) as batch:
         batch.upsert(Nvd, _newest(run, rows))
         grown = following is None and page.total_results > total
@@ -149,9 +163,10 @@ def _commit(run: Run, place: Place, page: Page) -> Place | None:
 
 def _watermark(run: Run, window: Window | None, until: datetime) -> datetime:
     """Return up to when all is in: no later than the server's clock, and no earlier than it was."""
-    if window is None or run.updated_until_dt is None:
+    if run.updated_until_dt is None:
         return until
-    return max(run.updated_until_dt, min(window.end, until))
+    # Reading everything again moves nothing: the windows before it have.
+    return run.updated_until_dt if window is None else max(run.updated_until_dt, min(window.end, until))
 
 
 def _newest(run: Run, rows: list[Row | Rejected]) -> list[Row | Rejected]:

@@ -64,11 +64,11 @@ class FirstLoad:
         self.kill(worker)
 
     def end_state(self) -> list[tuple[object, ...]]:
-        """Rows, watermark, cursor and state; the watermark of a snapshot by the run that it comes from."""
+        """Rows, watermark, cursor and state, without the times of the runs that they come from."""
         self.site.sql("SELECT set_config('collectkit.acl', %s, false)", str(ident("public")))
         rows = self.site.sql(f"SELECT * FROM {self.table} ORDER BY cve_id")
         return rows + self.site.sql(
-            "SELECT c.data_state, c.meta_attr, CASE WHEN c.updated_until_dt = r.started_at THEN NULL"
+            "SELECT c.data_state, c.meta_attr - 'read_whole', CASE WHEN c.updated_until_dt = r.started_at THEN NULL"
             " ELSE c.updated_until_dt END FROM collectkit.collector c JOIN collectkit.run r ON r.collector = c.name"
             " WHERE c.name = %s ORDER BY r.id DESC LIMIT 1",
             self.name,
@@ -125,7 +125,7 @@ class Pages(FirstLoad):
         """
         with psycopg.connect(self.site.environ["COLLECTKIT_DATABASE_URL"]) as connection:
             [(committed,)] = connection.execute(
-                "SELECT coalesce((meta_attr->'paging'->>'start')::int, 0) FROM collectkit.collector WHERE name = %s",
+                "SELECT coalesce((meta_attr->'whole'->>'start')::int, 0) FROM collectkit.collector WHERE name = %s",
                 [self.name],
             )
         if int(asked["startIndex"]) != committed:

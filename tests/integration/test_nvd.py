@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from collectkit import Counts, RateLimit, acl_scope, download, group_ids, read_status
+from collectkit.database import ledger_db
 from collectkit.served import find_served
 from collectors.nvd import tasks
 from collectors.nvd.models import Nvd
@@ -91,7 +92,7 @@ class TestFirstLoad:
         assert mirror.api.starts == [0, 100, 200]
         assert mirror.ids == all_ids(mirror)
         assert (mirror.status.data, mirror.status.updated_until) == ("COMPLETE", FIRST_ANSWER)
-        assert mirror.status.cursor == {}
+        assert mirror.status.cursor.keys() == {"read_whole"}
         assert msgspec.to_builtins(mirror.status.progress) == {"done": 250, "total": 250}
 
     def test_the_server_is_asked_for_as_much_as_it_gives_and_for_no_window(self, mirror):
@@ -157,7 +158,7 @@ class TestFirstLoad:
         outcome = nvd_collector.run_now()
 
         assert (failed.outcome, half.data, half.updated_until) == ("FAILED", "PARTIAL", None)
-        assert half.cursor["paging"]["start"] == 200
+        assert half.cursor["whole"]["start"] == 200
         assert (outcome.outcome, outcome.counts) == ("OK", Counts(inserted=50))
         assert mirror.api.starts == [0, 100, 200, 200]
         assert mirror.ids == all_ids(mirror)
@@ -262,7 +263,7 @@ class TestFirstLoad:
         outcome = nvd_collector.run_now()
 
         assert "answers from record 0 on where 100 was asked for" in outcome.reason
-        assert mirror.status.cursor["paging"]["start"] == 100
+        assert mirror.status.cursor["whole"]["start"] == 100
 
     def test_a_dry_run_pages_through_everything_and_leaves_all_alone(self, mirror):
         mirror.api.most = 100
@@ -375,7 +376,7 @@ class TestWindows:
         outcome = nvd_collector.run_now()
 
         assert f"totalResults went from 5 to {total}: pages have shifted" in failed.reason
-        assert (stayed.data, stayed.updated_until, stayed.cursor) == ("COMPLETE", FIRST_ANSWER, {})
+        assert (stayed.data, stayed.updated_until, stayed.cursor.keys()) == ("COMPLETE", FIRST_ANSWER, {"read_whole"})
         assert outcome.outcome == "OK"
         assert mirror.query("SELECT count(*) FROM nvd WHERE status = 'Modified'") == [(max(5, total),)]
 
@@ -461,6 +462,67 @@ class TestRequests:
         assert mirror.ids == all_ids(mirror)
 
 
+class TestReadingAgain:
+    """Each month everything is read again."""
+
+    @pytest.fixture(autouse=True)
+    def month_later(self, mirror):
+        mirror.load()
+        mirror.api.records[7]["cve"]["vulnStatus"] = "Modified"  # and dated as before
+        mirror.api.most = 100
+        self.last_read(31)
+
+    def last_read(self, days):
+        at = (datetime.now(UTC) - timedelta(days=days)).isoformat()
+        ledger_db.run(
+            "UPDATE collectkit.collector SET meta_attr = meta_attr || jsonb_build_object('read_whole', %(at)s::text)"
+            " WHERE name = %(name)s",
+            {"name": nvd_collector.name, "at": at},
+        )
+
+    def wholes(self, mirror):
+        return [int(asked["startIndex"]) for asked in mirror.api.asked if "lastModStartDate" not in asked]
+
+    def test_a_record_that_was_changed_under_its_old_date_is_brought_up_to_date(self, mirror):
+        outcome = nvd_collector.run_now()
+
+        assert (outcome.outcome, outcome.counts.updated) == ("OK", 1)
+        assert mirror.query("SELECT count(*) FROM nvd WHERE status = 'Modified'") == [(1,)]
+        assert self.wholes(mirror) == [0, 100, 200]
+
+    def test_it_comes_after_the_windows_and_moves_no_watermark(self, mirror):
+        mirror.touch(9, FIRST_ANSWER + timedelta(days=1), vulnStatus="Modified")
+
+        nvd_collector.run_now()
+
+        windows = ["lastModStartDate" in asked for asked in mirror.api.asked]
+        assert windows == sorted(windows, reverse=True)
+        assert mirror.status.updated_until < FIRST_ANSWER + timedelta(days=121)
+
+    def test_it_is_done_once_a_month(self, mirror):
+        nvd_collector.run_now()
+        mirror.api.asked.clear()
+        nvd_collector.run_now()
+        again = self.wholes(mirror)
+        self.last_read(29)
+        nvd_collector.run_now()
+
+        assert (again, self.wholes(mirror)) == ([], [])
+
+    def test_one_that_was_interrupted_goes_on_after_the_windows_and_the_data_stay_complete(self, mirror):
+        mirror.api.before = lambda asked: Answer(status=403) if asked["startIndex"] == "200" else None
+        failed = nvd_collector.run_now()
+        half = mirror.status
+        mirror.api.before = lambda _asked: None
+        mirror.api.asked.clear()
+
+        outcome = nvd_collector.run_now()
+
+        assert (failed.outcome, half.data, half.cursor["whole"]["start"]) == ("FAILED", "COMPLETE", 200)
+        assert (outcome.outcome, self.wholes(mirror)) == ("OK", [200])
+        assert mirror.status.cursor.keys() == {"read_whole"}
+
+
 def test_the_table_is_served_and_open_to_the_group_public_alone(mirror):
     nvd_collector.run_now()
 
@@ -471,7 +533,7 @@ def test_the_table_is_served_and_open_to_the_group_public_alone(mirror):
 
 
 def test_a_rewind_drops_the_place_of_a_paging():
-    assert nvd_collector.declared.cursor_keys == ("paging",)
+    assert nvd_collector.declared.cursor_keys == ("paging", "whole")
 
 
 def test_records_are_recorded_in_the_order_of_their_publication():
