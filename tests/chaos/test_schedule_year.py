@@ -36,7 +36,7 @@ def some_specs(random, count):
         if kind == "list":
             return ",".join(map(str, sorted(random.sample(range(first, last + 1), random.randint(2, 3)))))
         low, high = sorted(random.sample(range(first, last + 1), 2))
-        return str(low) if kind == "one" else f"{low}-{high}/{random.randint(2, 9)}"
+        return str(low) if kind == "one" else f"{low}-{high}/{random.randint(2, min(9, last - first + 1))}"
 
     minute = [f"{random.randint(0, 59)}", "*/15", "7,37", "0", "*/20"]
     for _ in range(count):
