@@ -58,9 +58,10 @@ def read_csv_texts(
             if texts := records.as_text(lines):
                 yield texts
                 continue
-            for row in filter(None, records.parted(lines)):
-                decoded = records.decode(row)
-                yield decoded if isinstance(decoded, Rejected) else records.pick(row)
+            for row in records.parted(lines):
+                if row:
+                    decoded = records.decode(row)
+                    yield decoded if isinstance(decoded, Rejected) else records.pick(row)
         records.check_end(row)
 
 
@@ -109,7 +110,7 @@ class _Records:
             raise ValueError(f"has no column {missing[0]!r}, its header is {','.join(self._header)[:100]!r}")
         # Whole lines are checked where they can be: as the file has them, and by nothing but their types.
         as_it_is = self._header == self._needed and not holds_nul and not hasattr(type, "__post_init__")
-        self._line = _line(f.type for f in fields) if as_it_is else None
+        self._line = _line(f.type for f in fields if f.required) if as_it_is else None
         if key is not None and key not in {f.name for f in fields}:
             raise TypeError(f"key={key!r} is no field of {type.__name__} ({', '.join(f.name for f in fields)})")
         self._key = next(((self._places.get(f.encode_name), f.type) for f in fields if f.name == key), (None, None))
@@ -125,7 +126,8 @@ class _Records:
         text, width = "".join(lines), len(self._header)
         # With no more commas than that, those which the pattern names are all there are.
         is_plain = text.count(",") == len(lines) * (width - 1) and not any(special in text for special in '"\\\t\r')
-        if not is_plain or not all(map(self._line.fullmatch, lines)):
+        is_short = max(map(len, lines)) <= csv.field_size_limit()
+        if not is_plain or not is_short or not all(map(self._line.fullmatch, lines)):
             return None
         return TextRows(text.replace(",", "\t").encode(), len(lines), width)
 
@@ -176,11 +178,14 @@ def _line(kinds: Iterable[Any]) -> re.Pattern[str] | None:
     for kind in kinds:
         about = msgspec.inspect.type_info(kind)
         pattern = getattr(about, "pattern", None)
-        whole = _WHOLE.fullmatch(r"^.*\Z" if pattern is None else pattern)
+        whole = _WHOLE.fullmatch(r"^[^,]*\Z" if pattern is None else pattern)
         if about != msgspec.inspect.StrType(pattern=pattern) or whole is None:
             return None
-        cells.append(f"(?:{whole[1]})")
-    return re.compile(",".join(cells) + "\n")
+        cells.append(whole[1])
+    # Atomic: were a cell tried again with a comma more, each further column would double the time for a line that does
+    # not fit. An empty line is no record.
+    ends = "," * (len(cells) - 1) + "\n"
+    return re.compile(r"(?!\n)" + "".join(f"(?>(?:{cell}){end})" for cell, end in zip(cells, ends, strict=False)))
 
 
 def _as_line(row: Iterable[str]) -> bytes:

@@ -45,6 +45,15 @@ def flat(records):
     return [row for each in records for row in (each if isinstance(each, TextRows) else [each])]
 
 
+def told(read, path, kind):
+    """The texts of the records, or why there are none."""
+    try:
+        records = flat(read(path, kind, "id", None))
+    except ValueError as error:
+        return str(error)
+    return [list(msgspec.structs.astuple(each)) if isinstance(each, kind) else each for each in records]
+
+
 @pytest.fixture
 def file(tmp_path):
     def write(body: bytes):
@@ -225,13 +234,40 @@ def test_whatever_a_file_holds_its_records_are_those_that_fit_one_by_one(tmp_pat
     path = tmp_path_factory.mktemp("csv") / "body"
     path.write_bytes(PLAIN + "\n".join([*lines, "A-2,n,m\n"]).encode())
 
-    def told(read):
-        try:
-            return [[r.id, r.name, r.more] if isinstance(r, Plain) else r for r in flat(read(path, Plain, "id", None))]
-        except ValueError as error:
-            return str(error)
+    assert told(read_csv_texts, path, Plain) == told(read_csv, path, Plain)
 
-    assert told(read_csv_texts) == told(read_csv)
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (msgspec.defstruct("One", [("id", str)]), b"id\nA\n\nB\n"),
+        (Plain, PLAIN + b'A-1,n,m\nx,n,"m\n"\n\n'),
+        (Plain, PLAIN + b"A-1,n," + b"m" * 140_000 + b"\n"),
+    ],
+    ids=["an-empty-line", "an-empty-line-after-a-newline-in-quotation", "a-field-that-is-too-long"],
+)
+def test_texts_and_records_are_read_and_refused_alike(file, kind, body):
+    path = file(body)
+
+    assert told(read_csv_texts, path, kind) == told(read_csv, path, kind)
+
+
+def test_a_record_that_does_not_fit_takes_no_longer_for_each_further_column(file):
+    columns = [*((f"c{n}", str) for n in range(60)), ("last", Annotated[str, Meta(pattern=r"^[0-9]\Z")])]
+    body = ",".join(name for name, _ in columns) + "\n" + ",".join("x" for _ in columns) + "\n"
+
+    # Each column doubles it, if the pattern can take a comma into any of them.
+    (rejected,) = read_csv_texts(file(body.encode()), msgspec.defstruct("Wide", columns), None, None)
+
+    assert isinstance(rejected, Rejected)
+
+
+def test_a_column_that_is_not_in_the_file_keeps_no_line_from_being_checked_as_it_stands(file):
+    kind = msgspec.defstruct("More", [("id", str), ("name", str), ("more", str), ("note", str, "")])
+
+    (found,) = read_csv_texts(file(PLAIN + b"A-1,n,m\n"), kind, None, None)
+
+    assert isinstance(found, TextRows)
 
 
 @pytest.mark.parametrize(
