@@ -160,8 +160,9 @@ def _receive(wanted: Wanted, response: urllib3.BaseHTTPResponse, into: BinaryIO,
     if answer.not_modified and {"if-none-match", "if-modified-since"} & {name.lower() for name in wanted.headers}:
         return answer
     if response.status != _OK:
+        _, credentials = without_user(urlsplit(wanted.url))
         secret = [value for name, value in wanted.headers.items() if name.lower() not in OPEN_HEADERS]
-        said = shown_complaint(response, (wanted.url, response.url or ""), secret)
+        said = shown_complaint(response, (wanted.url, response.url or ""), [*secret, *credentials.values()])
         reason = f"answered {response.status} {said}".rstrip()
         if wanted.retries.is_retry("GET", response.status, "Retry-After" in head):
             raise _Setback(reason, response.status, _retry_after(wanted.retries, response))

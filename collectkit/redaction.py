@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import unquote_plus, urlsplit
+from urllib.parse import unquote, unquote_plus, urlsplit
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -59,7 +59,8 @@ def shown_complaint(response: BaseHTTPResponse, addresses: Iterable[str], header
         headers: the values of those that may be secret.
     """
     sent = {*(word for value in headers for word in value.split()), *(word for url in addresses for word in _sent(url))}
-    secrets = sorted({form for word in sent for form in (word, unquote_plus(word)) if form}, key=len, reverse=True)
+    forms = {" ".join(form.split()) for word in sent for form in (word, unquote(word), unquote_plus(word))}
+    secrets = sorted(filter(None, forms), key=len, reverse=True)
     phrase, message = (
         _shown_words(words or "", secrets) for words in (response.reason, response.headers.get("message"))
     )

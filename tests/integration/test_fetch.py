@@ -379,13 +379,13 @@ class TestSecrets:
         assert redact(f"https://host/?{query}") == f"https://host/?{shown or query}"
 
     def test_what_a_source_says_of_its_status_is_shown_in_part_and_without_what_it_was_sent(self, source):
-        told = "Invalid apiKey: K3Y-1, s3 cret, pa55\x1b[2J " + "x" * 500
+        told = "Invalid apiKey: K3Y-1, s3 cret, pa5+5, dXNlcjpwYTUrNQ==\x1b[2J " + "x" * 500
         url = source.answer(FEED, Answer(status=404, headers={"message": told}))
-        url = url.replace("http://", "http://user:pa55@") + "?token=s3+cret&startIndex=1"
+        url = url.replace("http://", "http://user:pa%35+5@") + "?token=s3++cret&startIndex=1"
 
         said = refusal(url, headers={"apiKey": "k3y-1"})
 
-        assert "answered 404 Not Found, saying 'Invalid apiKey: ***, ***, *** [2J xxx" in said
+        assert "answered 404 Not Found, saying 'Invalid apiKey: ***, ***, ***, *** [2J xxx" in said
         assert said.count("x") < 200
 
     @pytest.mark.parametrize(
