@@ -142,7 +142,7 @@ class _Records:
     def decode(self, row: list[str]) -> Any:
         """Return the record as the type, or rejected."""
         if len(row) != len(self._header):
-            fault = f"does not have as many fields as the header: {len(row)}, not {len(self._header)}"
+            fault = f"differs from the header in the number of fields: {len(row)}, not {len(self._header)}"
         elif self._holds_nul and "\0" in "".join(row):
             fault = "holds a NUL character, which PostgreSQL cannot store"
         else:

@@ -119,7 +119,7 @@ def _sequence_reader(target: Target, width: int) -> Reader:
         if set(map(len, rows)) != {width}:
             n, found = next((n, len(row)) for n, row in enumerate(rows, number) if len(row) != width)
             names = ", ".join(f.name for f in target.declared())
-            reason = f"does not have as many values as the model has fields: {found}, not {width} ({names})"
+            reason = f"differs from the model in the number of values: {found}, not {width} ({names})"
             raise target.refusal(reason, n)
         return rows
 

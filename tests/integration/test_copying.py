@@ -118,7 +118,7 @@ def test_text_rows_go_value_by_value_where_a_column_does_not_take_text_as_it_is(
 
 
 def test_text_rows_of_another_width_are_refused_by_number():
-    with pytest.raises(LoadError, match="row 3: does not have as many values as the model has fields: 2, not 3"):
+    with pytest.raises(LoadError, match="row 3: differs from the model in the number of values: 2, not 3"):
         upsert(Text, [("a", "b", "1"), ("b", "b", "1"), TextRows(b"c\td\n", 1, 2)])
 
 
@@ -175,7 +175,7 @@ def test_simple_values_are_stored_the_same_in_blocks_and_one_by_one():
         (("a", "hunter2", 10**5000), "row 1235, column 'number': a value of type int does not fit a DecimalField"),
         (
             ("a", "hunter2"),
-            "row 1235: does not have as many values as the model has fields: 2, not 3 (name, text, number)",
+            "row 1235: differs from the model in the number of values: 2, not 3 (name, text, number)",
         ),
     ],
 )

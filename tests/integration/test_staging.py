@@ -274,7 +274,7 @@ BAD_LOADS = [
         Price,
         [(1, "a"), (1,)],
         {},
-        "row 2: does not have as many values as the model has fields: 1, not 2 (amount, name)",
+        "row 2: differs from the model in the number of values: 1, not 2 (amount, name)",
     ),
     (Everything, [Named("a"), {"name": "a"}], {}, "row 2: is a dict, where the first row is a Named"),
     (Price, [(1, "a"), (1, None)], {}, "row 2, column 'name': is NULL, which the column does not take"),

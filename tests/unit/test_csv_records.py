@@ -98,9 +98,9 @@ BAD = [
     (b"CVE-2026-0002,nan,0.1", "Expected `float` >= 0.0 - at `$.epss`", "CVE-2026-0002"),
     (b"CVE-2026-0002,,0.1", "Expected `float`, got `str` - at `$.epss`", "CVE-2026-0002"),
     (b"CVE-2026-0002, 0.1,0.1", "Expected `float`, got `str` - at `$.epss`", "CVE-2026-0002"),
-    (b"CVE-2026-0002,0.1", "does not have as many fields as the header: 2, not 3", "CVE-2026-0002"),
-    (b"CVE-2026-0002,0.1,0.1,0.1", "does not have as many fields as the header: 4, not 3", "CVE-2026-0002"),
-    (b"<html>", "does not have as many fields as the header: 1, not 3", None),
+    (b"CVE-2026-0002,0.1", "differs from the header in the number of fields: 2, not 3", "CVE-2026-0002"),
+    (b"CVE-2026-0002,0.1,0.1,0.1", "differs from the header in the number of fields: 4, not 3", "CVE-2026-0002"),
+    (b"<html>", "differs from the header in the number of fields: 1, not 3", None),
     (b"CVE-X,0.1,0.1", r"Expected `str` matching regex '^CVE-[0-9]{4}-[0-9]{4,19}\\Z' - at `$.cve`", None),
     (b'"CVE-2026-0002\n",0.1,0.1', r"Expected `str` matching regex '^CVE-[0-9]{4}-[0-9]{4,19}\\Z' - at `$.cve`", None),
 ]
@@ -297,5 +297,5 @@ def test_a_line_with_more_fields_than_the_header_does_not_hide_in_a_field_that_t
 
     assert found == [
         ["A-1", "n", "m"],
-        Rejected(b"A-2,n,m,o", "does not have as many fields as the header: 4, not 3", "A-2"),
+        Rejected(b"A-2,n,m,o", "differs from the header in the number of fields: 4, not 3", "A-2"),
     ]
