@@ -123,10 +123,10 @@ class _Records:
         """Return these lines if each is a record that fits as it stands; checked at once, not told which is not."""
         if self._line is None:
             return None
-        text, width = "".join(lines), len(self._header)
+        text, width, longest = "".join(lines), len(self._header), csv.field_size_limit()
         # With no more commas than that, those which the pattern names are all there are.
         is_plain = text.count(",") == len(lines) * (width - 1) and not any(special in text for special in '"\\\t\r')
-        is_short = max(map(len, lines)) <= csv.field_size_limit()
+        is_short = len(text) <= longest or max(map(len, lines)) <= longest
         if not is_plain or not is_short or not all(map(self._line.fullmatch, lines)):
             return None
         return TextRows(text.replace(",", "\t").encode(), len(lines), width)
