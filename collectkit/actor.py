@@ -81,8 +81,9 @@ class Collector(Actor[..., Any]):
             except DatabaseUnavailable as error:
                 logger.warning("%s was not looked at, the next sweep will: %s", name, error)
             else:
-                # The process stops; where the notice struck a run that was at its end, that run is OK all the same.
-                if (claim and self._perform(claim, its_key).outcome == "HANDED_OVER") or broker.shutdown.is_over:
+                if claim:
+                    self._perform(claim, its_key)
+                if broker.shutdown.is_over:
                     return
 
     def _instance(self, key: str) -> dict[str, str | None]:
