@@ -70,24 +70,23 @@ def _of_the_matrix(home: Path, tree: Path, cases: list[Case], seed: int) -> str 
 
 
 def _of_the_tests(tree: Path, tests: list[str]) -> str | None:
-    process = subprocess.Popen(
+    said: list[str] = []
+    with subprocess.Popen(
         [sys.executable, "-u", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
         cwd=tree,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
-    # Not until it ends, but until it has said how it went: a bug may leave a lock taken, and who takes locks on its way
-    # out then never ends.
-    said: list[str] = []
-    for line in process.stdout:
-        said.append(line)
-        if _VERDICT.match(line):
-            break
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(_PATIENCE)
-    process.kill()
-    process.wait()
+    ) as process:
+        # Not until it ends, but until it has said how it went: a bug may leave a lock taken, and who takes locks on its
+        # way out then never ends.
+        for line in process.stdout:
+            said.append(line)
+            if _VERDICT.match(line):
+                break
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_PATIENCE)
+        process.kill()
     failed = [line.strip() for line in said if line.startswith("FAILED")]
     assert failed or process.returncode == 0, "".join(said)
     return failed[0].removeprefix("FAILED ") if failed else None
