@@ -149,7 +149,6 @@ def _is_orphan() -> bool:
 
 
 def _embedded_broker(settings: Settings) -> str:
-    from collectkit.embedded import running_urls
+    from collectkit.embedded import broker_url
 
-    _, url = running_urls(settings.state_dir)
-    return url
+    return broker_url(settings.state_dir)

@@ -11,7 +11,7 @@ from collectkit.drift import drift
 from collectkit.errors import CollectkitError, EmbeddedServerError, FaultsFound, SettingsError
 from collectkit.guard import role_fault, table_faults
 from collectkit.policies import protected, with_owners
-from collectkit.settings import Settings, load_settings
+from collectkit.settings import load_settings
 
 
 def check() -> tuple[list[str], list[str]]:
@@ -21,6 +21,8 @@ def check() -> tuple[list[str], list[str]]:
     drift between code and ledger. Where no server's URL is set and no ``collectkit up`` runs there is nothing to look
     at, which is no fault.
     """
+    from collectkit.embedded import broker_url
+
     try:
         settings = load_settings()
     except SettingsError as error:
@@ -34,8 +36,10 @@ def check() -> tuple[list[str], list[str]]:
         notes.append(f"not looked at: the database ({error})")
     else:
         faults += _database_faults(discovered)
-    if settings.broker_url is not None:
-        faults += _broker_faults(settings)
+    try:
+        faults += _broker_faults(settings.broker_url or broker_url(settings.state_dir))
+    except EmbeddedServerError as error:
+        notes.append(f"not looked at: the broker ({error})")
     return faults, notes
 
 
@@ -63,9 +67,9 @@ def _group_faults(discovered: Discovered) -> list[str]:
         return [str(error)]
 
 
-def _broker_faults(settings: Settings) -> list[str]:
+def _broker_faults(url: str) -> list[str]:
     try:
-        broker.connect(str(settings.broker_url))
+        broker.connect(url)
         broker.room("collectors")
     except (CollectkitError, ValueError) as error:
         return [str(error)]

@@ -50,9 +50,9 @@ def connect(settings: Settings | None = None) -> None:
     settings = settings or load_settings()
     url = settings.database_url
     if url is None:
-        from collectkit.embedded import running_urls
+        from collectkit.embedded import database_url
 
-        url, _ = running_urls(settings.state_dir)
+        url = database_url(settings.state_dir)
     url = url.replace("postgres://", "postgresql://", 1)
     try:
         conninfo_to_dict(url)

@@ -105,10 +105,9 @@ class ReadyResource:
         return self._broker
 
     def _embedded_url(self) -> str:
-        from collectkit.embedded import running_urls
+        from collectkit.embedded import broker_url
 
-        _, url = running_urls(self._settings.state_dir)
-        return url
+        return broker_url(self._settings.state_dir)
 
 
 def _in_words(limit: timedelta) -> str:

@@ -7,31 +7,41 @@ are direct children of the process that starts them.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from collectkit.embedded.postgres import EmbeddedPostgres
 from collectkit.embedded.server import EmbeddedServer
 from collectkit.embedded.valkey import EmbeddedValkey
 from collectkit.errors import EmbeddedServerError
 
-__all__ = ["EmbeddedPostgres", "EmbeddedServer", "EmbeddedValkey", "running_urls"]
+__all__ = ["EmbeddedPostgres", "EmbeddedServer", "EmbeddedValkey", "broker_url", "database_url"]
 
 
-def running_urls(state_dir: Path) -> tuple[str, str]:
-    """Return the URLs of database and broker of the ``collectkit up`` that runs on this state directory.
+def database_url(state_dir: Path) -> str:
+    """Return the URL of the database of the ``collectkit up`` that runs on this state directory.
 
-    Where it runs only one of the two, the other URL leads nowhere.
+    Where it runs only the broker, the URL leads nowhere.
 
     Raises:
         EmbeddedServerError: it runs none, or this user may not use them.
     """
+    return _running_urls(state_dir, "database")[0]
+
+
+def broker_url(state_dir: Path) -> str:
+    """Return the URL of its broker; all else is as with the database."""
+    return _running_urls(state_dir, "broker")[1]
+
+
+def _running_urls(state_dir: Path, wanted: Literal["database", "broker"]) -> tuple[str, str]:
     postgres, valkey = EmbeddedPostgres(state_dir), EmbeddedValkey(state_dir)
+    setting = f"COLLECTKIT_{wanted.upper()}_URL"
     try:
         runs = postgres.listens() or valkey.listens()
         urls = postgres.url, valkey.url
     except PermissionError:
-        message = f"the servers in {state_dir} belong to another user: be that user, or set COLLECTKIT_DATABASE_URL"
+        message = f"the servers in {state_dir} belong to another user: be that user, or set {setting}"
         raise EmbeddedServerError(message) from None
     if not runs:
-        message = "no database: set COLLECTKIT_DATABASE_URL, or start `collectkit up`, which brings its own"
-        raise EmbeddedServerError(message)
+        raise EmbeddedServerError(f"no {wanted}: set {setting}, or start `collectkit up`, which brings its own")
     return urls

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 import redis
 
-from collectkit.embedded import EmbeddedPostgres, EmbeddedValkey
+from collectkit.embedded import EmbeddedPostgres, EmbeddedValkey, broker_url, database_url
 from collectkit.errors import EmbeddedServerError
 
 
@@ -44,3 +44,12 @@ def test_a_full_disk_is_the_reason_that_is_told(tmp_path):
 
     assert "did not start: 2026-11-24 20:16:19 UTC [26724] FATAL:  could not write" in str(server.failure())
     assert "recovery mode" not in str(server.failure())
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [(database_url, "no database: set COLLECTKIT_DATABASE_URL"), (broker_url, "no broker: set COLLECTKIT_BROKER_URL")],
+)
+def test_the_server_that_is_missing_is_the_one_that_is_named(tmp_path, ask, words):
+    with pytest.raises(EmbeddedServerError, match=words):
+        ask(tmp_path)
