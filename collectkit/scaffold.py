@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
@@ -83,7 +84,8 @@ def create(name: str, directory: Path) -> list[Path]:
     """
     if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower() or name.startswith("_"):
         message = (
-            f"{name!r} cannot be a package's name: use small letters, digits and underscores, beginning with a letter"
+            f"{name!r} cannot be a package's name: use small letters, digits and underscores, beginning with a letter, "
+            "and no word of Python"
         )
         raise CollectkitError(message)
     package = directory / "collectors" / name
@@ -92,6 +94,10 @@ def create(name: str, directory: Path) -> list[Path]:
         raise CollectkitError(message)
     if (directory / "collectors" / "__init__.py").exists():
         message = f"{directory / 'collectors' / '__init__.py'} hides the shipped collectors: remove it, then try again"
+        raise CollectkitError(message)
+    elsewhere = find_spec(f"collectors.{name}")
+    if elsewhere is not None:
+        message = f"the collector {name} is there already: choose another name, for yours would take its place"
         raise CollectkitError(message)
     package.mkdir(parents=True)
     words = {"name": name, "Model": "".join(part.capitalize() for part in name.split("_")), "table": name}
