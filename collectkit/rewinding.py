@@ -46,6 +46,9 @@ def rewind(collector: Collector, name: str, to: datetime, *, by: str, note: str 
         if found is None:
             raise CollectkitError(f"collector {name!r}: it has no row yet: run `collectkit migrate`")
         if found.updated_until is None or found.updated_until <= to:
-            stands = "it has no watermark" if found.updated_until is None else f"its watermark is {found.updated_until}"
-            raise CollectkitError(f"collector {name!r}: nothing was rewound: {stands}, which is not after {to}")
+            until = found.updated_until
+            stands = (
+                "it has no watermark yet" if until is None else f"its watermark is {until}, which is not after {to}"
+            )
+            raise CollectkitError(f"collector {name!r}: nothing was rewound: {stands}")
     raise CollectkitError(f"collector {name!r}: nothing was rewound: it starts again and again, try once more")
