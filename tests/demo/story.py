@@ -44,16 +44,18 @@ class Story:
         say(f"`collectkit up` starts PostgreSQL, Valkey, worker, scheduler and service; its log: {log}")
         began = time.monotonic()
         with self.stack.up():
-            self._introduce(time.monotonic() - began)
-            self._first_day(published, began)
-            self._second_day()
-            self._bad_day()
-            self._recovery()
-            say(f"All {len(self.shown)} collectors are COMPLETE and up to date.")
-            if stay_up:
-                say("Everything stays up, each collector on its schedule. Ctrl-C stops it all.")
-                self._stay()
-            say("Stopping.")
+            try:
+                self._introduce(time.monotonic() - began)
+                self._first_day(published, began)
+                self._second_day()
+                self._bad_day()
+                self._recovery()
+                say(f"All {len(self.shown)} collectors are COMPLETE and up to date.")
+                if stay_up:
+                    say("Everything stays up, each collector on its schedule. Ctrl-C stops it all.")
+                    self._stay()
+            finally:
+                say("Stopping.")  # in the middle of the story too: it takes a few seconds
         say("Stopped.")
 
     def _introduce(self, seconds: float) -> None:
