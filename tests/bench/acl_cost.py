@@ -32,7 +32,7 @@ from collectkit.load import Batch
 from collectkit.migrate import migrate
 from collectkit.models import GroupsField
 
-READS, LOADS, ROWS, SEEN = 200, 3, 300_000, 1_000
+READS, LOADS, ROWS, SEEN = 200, 7, 300_000, 1_000
 READ_GOAL, LOAD_GOAL = 1.25, 1.30
 PUBLIC = Acl(["public"], ["public-write"])
 OTHERS = Acl(["internal"], ["internal-write"])
