@@ -74,7 +74,7 @@ def migrate(discovered: Discovered) -> list[str]:
         done += reconcile(discovered)
         done += _serve(discovered)
     except peewee.DatabaseError as error:
-        words = str(error).partition("\n")[0]  # its further lines quote rows
+        words = one_line(error)
         message = f"migrate: PostgreSQL refused a step of {whose}: {words}; nothing of that step was kept, run it again"
         raise DatabaseUnavailable(message) from error
     return done

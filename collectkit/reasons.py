@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 
+from psycopg import DataError
 from psycopg.errors import ReadOnlySqlTransaction
 
 _LONGEST = 1000
+# A server may speak another language, with quotation marks of its own.
+_QUOTED = re.compile(r'\W*["«»„“”].*["«»„“”]', re.DOTALL)
 _LONGEST_CHAIN = 10
 
 
@@ -18,17 +22,25 @@ def storable(text: str) -> str:
     return text[:_LONGEST].replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
 
 
-def one_line(error: BaseException) -> str:
-    """Return kind and message of an error, of the message the first line only.
+def without_value(words: str) -> str:
+    """Return what PostgreSQL says of a value that it refuses, without the value, which it puts in quotation marks."""
+    return _QUOTED.sub("", words)
 
-    PostgreSQL's further lines quote rows, which may hold what no log and no status should.
+
+def one_line(error: BaseException) -> str:
+    """Return kind and message of an error, of the message the first line only, without a value that was refused.
+
+    PostgreSQL's further lines quote rows. Neither these nor a value is for everybody who may see a log or a status.
     """
     try:
         words = str(error)
     except Exception:  # noqa: BLE001 - an author's error whose message fails is an error all the same
         words = "(its message cannot be shown)"
     # Peewee keeps the driver's error, which is the exact one, as ``orig``.
-    is_unfenced = isinstance(getattr(error, "orig", None), ReadOnlySqlTransaction)
+    exact = getattr(error, "orig", error)
+    if isinstance(exact, DataError):
+        words = without_value(words)
+    is_unfenced = isinstance(exact, ReadOnlySqlTransaction)
     cure = ": write inside `with run.checkpoint(...)`, elsewhere nothing would fence it" if is_unfenced else ""
     return storable(f"{type(error).__name__}: {(words.splitlines() or [''])[0].strip()}{cure}")
 

@@ -16,14 +16,13 @@ from psycopg import sql
 
 from collectkit.copying import copy_rows
 from collectkit.errors import LoadError
+from collectkit.reasons import without_value
 from collectkit.rows import Row, shape
 from collectkit.target import Field, Target
 
 # One for each load of a transaction.
 _NAME: Final = "collectkit_stage_{}"
 _PLACE: Final = re.compile(r"^COPY collectkit_stage_\d+, \S+ (\d+)(?:, \S+ (.+?):)?", re.MULTILINE)
-# A server may speak another language, with quotation marks of its own.
-_QUOTED: Final = re.compile(r'\W*["«»„“”].*["«»„“”]', re.DOTALL)
 _LONGEST_REASON: Final = 200
 # Not a name that a model's column could have.
 NUMBER: Final = sql.Identifier("row number")
@@ -147,7 +146,7 @@ def _refused_by(target: Target, error: psycopg.Error) -> LoadError:
     elif isinstance(error, psycopg.errors.UntranslatableCharacter):
         said = "holds a NUL character, which PostgreSQL cannot store"
     elif not isinstance(error, psycopg.IntegrityError):
-        said = _QUOTED.sub("", said)
+        said = without_value(said)
     place = _PLACE.search(diag.context or "")
     row, column = place.groups() if place else (None, None)
     return target.refusal(said[:_LONGEST_REASON], int(row) if row else None, column or diag.column_name)

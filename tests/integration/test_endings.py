@@ -112,6 +112,19 @@ def test_a_failure_is_logged_with_its_place_and_without_the_row(ending, caplog):
     assert "hidden" not in caplog.text.replace("'hidden')\")", "")  # its own line of source
 
 
+def test_a_value_that_postgresql_refuses_is_not_told(ending, caplog):
+    hidden = "hidden-word"
+
+    def fn(run):
+        with run.checkpoint(run.started_at):
+            database.execute_sql("INSERT INTO kept VALUES (%s::text::integer, '', '')", (hidden,))
+
+    outcome, _, _ = ending(fn)
+
+    assert outcome.reason == "DataError: invalid input syntax for type integer"
+    assert hidden not in caplog.text
+
+
 def test_a_person_who_interrupts_a_run_ends_the_command_too_and_the_run_is_handed_over(ending):
     with pytest.raises(KeyboardInterrupt):
         ending(raising(KeyboardInterrupt()))

@@ -146,12 +146,15 @@ def test_collectors_tables_are_in_public_whatever_the_role_is_called(db):
 @pytest.mark.parametrize(
     ("migration", "words"),
     [
-        ("def up(_, db): db.execute_sql('SELECT nothing')", 'refused a step of boxes: column "nothing" does not'),
+        (
+            "def up(_, db): db.execute_sql('SELECT nothing')",
+            'refused a step of boxes: ProgrammingError: column "nothing" does not',
+        ),
         (
             """def up(_, db):
                 db.execute_sql("CREATE TABLE box AS SELECT 'hunter2' AS name FROM generate_series(1, 2)")
                 db.execute_sql("CREATE UNIQUE INDEX box_name ON box (name)")""",
-            'refused a step of boxes: could not create unique index "box_name"; nothing of that step',
+            'refused a step of boxes: IntegrityError: could not create unique index "box_name"; nothing of that step',
         ),
         ("def up(_, db): db.no_such_thing", "a migration of boxes failed: AttributeError: "),
         ("", "a migration of boxes failed: MigrationError: 0001_boxes does not define up()"),
