@@ -19,8 +19,9 @@ from tests.secured import ident
 from tests.site import Site
 
 FIRST_ANSWER = datetime(2025, 6, 23, 22, 2, 16, tzinfo=UTC)
-KILLS = int(os.environ.get("KILLS", "2"))
-SEED = int(os.environ.get("SEED", "0")) or random.randrange(1, 10**6)
+# In `make chaos` KILLS are those of the soak.
+KILLS = 10 if os.environ.get("CHAOS") else int(os.environ.get("KILLS", "2"))
+SEED = int(os.environ.get("SEED") or 0) or random.randrange(1, 10**6)
 PAGE = 10
 PAGES = 250 // PAGE
 ANSWER_SECONDS = 0.05

@@ -86,6 +86,15 @@ def test_the_first_catalogue_fills_the_table(mirror):
     assert mirror.results == ["catalogue 2026.07.27: 1,655 inserted"]
 
 
+def test_what_a_year_has_brought_is_counted(mirror):
+    mirror.publish(recorded("2025-08-25"))
+    kev_collector.run_now()
+    mirror.publish(recorded("2026-07-27"))
+
+    assert kev_collector.run_now().counts == Counts(inserted=251, updated=36, unchanged=1368)
+    assert mirror.live == 1655
+
+
 def test_the_next_catalogue_writes_only_the_rows_that_differ(mirror):
     mirror.publish(recorded("2026-07-27"))
     kev_collector.run_now()
