@@ -14,7 +14,8 @@ class Counts(msgspec.Struct, frozen=True):
         unchanged: rows that were there with the same values; they were not written.
         removed: rows that the source no longer lists, deleted or marked as gone.
         rejected: records that were not used: they could not be read, or a later row has the same key.
-        denied: rows whose key is taken by a row that this load may not see.
+        denied: rows whose key or another unique value is taken by a row that this load may not see, and rows that it
+            may not change.
     """
 
     inserted: int = 0

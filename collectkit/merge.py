@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, LiteralString, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import psycopg
 from psycopg import sql
 
 from collectkit.access import Access
+from collectkit.changes import Changes
 from collectkit.counts import Counts
 from collectkit.crashpoints import reached
 from collectkit.errors import SnapshotRefused
-from collectkit.staging import NUMBER, Stage, drop_superseded, equal_keys, listed, refusals
+from collectkit.pairing import Pairing
+from collectkit.staging import Stage, drop_superseded, equal_keys, listed, refusals
 from collectkit.target import Target
 
 # Below this no plan takes long.
@@ -71,7 +73,8 @@ class Merge:
         self._part = part
         self._superseded = 0
         self._mark = into.gone_at
-        self._same = equal_keys(into, "t", "s")
+        self._pairing = Pairing(connection, into, staged)
+        self._changes = Changes(self._pairing, groups)
 
     def run(self, max_shrink: float | None) -> Counts:
         """Write what differs, in the order that lets a row take over a unique value which another gives up."""
@@ -84,15 +87,16 @@ class Merge:
             if max_shrink is not None:
                 self._check_shrink(found, max_shrink)
                 removed = self._remove() if found.unlisted else 0
-            updated = self._update() if found.matched else 0
+            updated = self._changes.write() if found.matched else 0
             reached("load.middle", self._target.name)
             inserted = self._insert(all_new=not found.matched) if self._rows > found.matched else 0
-            denied = self._denied() if found.closed else 0
+            denied = self._changes.closed() if found.closed else 0
             if inserted < self._rows - found.matched:
                 # Others hold these keys since we looked. What they have committed a new statement sees, and corrects;
                 # what it still does not see is hidden from us.
-                updated += self._update()
+                updated += self._changes.write()
                 denied += self._unseen()
+            denied += self._changes.refused
         if denied:
             # Not which: whoever may read this must not learn what is there.
             logger.warning("table %s: rows denied by access groups: %d", self._target.name, denied)
@@ -117,7 +121,7 @@ class Merge:
         if self._stage.rows < _MANY:
             yield
             return
-        self._run(
+        self._pairing.run(
             "SELECT set_config('enable_nestloop', 'off', true) FROM pg_class"
             " WHERE oid = to_regclass({name}) AND reltuples <= {most}",
             name=sql.Literal(self._target.table.as_string(self._connection)),
@@ -131,15 +135,15 @@ class Merge:
         self._loops_again()
 
     def _loops_again(self) -> None:
-        self._run("SET LOCAL enable_nestloop TO DEFAULT")
+        self._pairing.run("SET LOCAL enable_nestloop TO DEFAULT")
 
     def _look(self, *, listing: bool) -> _Found:
-        row = self._run(
+        row = self._pairing.run(
             """SELECT count(s.{number}), count(*) > {different}, count(*) FILTER (WHERE {live} AND {part} AND {ours}),
                       count(*) FILTER (WHERE {live} AND {part} AND {ours} AND s.{number} IS NULL AND {not_spared}),
                       count(s.{number}) FILTER (WHERE NOT {ours})
                  FROM {table} t {join} JOIN {stage} s ON {same}""",
-            live=self._live(),
+            live=self._pairing.live,
             part=self._part,
             not_spared=self._not_spared(),
             # An upsert of a few rows into a large table must not read all of it.
@@ -161,61 +165,25 @@ class Merge:
 
     def _remove(self) -> int:
         if self._mark is None:
-            return self._run(
+            return self._pairing.run(
                 """DELETE FROM {table} t
                     WHERE {part} AND NOT EXISTS (SELECT FROM {stage} s WHERE {same}) AND {not_spared}""",
                 part=self._part,
                 not_spared=self._not_spared(),
             ).rowcount
-        return self._run(
+        return self._pairing.run(
             """UPDATE {table} t SET {gone_at} = clock_timestamp()
                 WHERE {live} AND {part} AND NOT EXISTS (SELECT FROM {stage} s WHERE {same}) AND {not_spared}""",
             gone_at=sql.Identifier(self._mark.column_name),
-            live=self._live(),
+            live=self._pairing.live,
             part=self._part,
             not_spared=self._not_spared(),
         ).rowcount
 
-    def _update(self) -> int:
-        assign, differ = self._difference()
-        if not assign:
-            return 0
-        return self._run(
-            "UPDATE {table} t SET {assign} FROM {stage} s WHERE {same} AND ({differ})",
-            assign=sql.SQL(", ").join(assign),
-            differ=sql.SQL(" OR ").join(differ),
-        ).rowcount
-
-    def _denied(self) -> int:
-        """Return how many rows that we see and may not change differ from the source's."""
-        _, differ = self._difference()
-        row = self._run(
-            "SELECT count(*) FROM {table} t JOIN {stage} s ON {same} WHERE NOT {ours} AND ({differ})",
-            ours=self._groups.ours,
-            differ=sql.SQL(" OR ").join([*differ, sql.SQL("false")]),
-        ).fetchone()
-        return row[0] if row else 0
-
-    def _difference(self) -> tuple[list[sql.Composable], list[sql.Composable]]:
-        """Return what brings a row in line with the source's, and the conditions under which it needs it."""
-        key = {f.name for f in self._target.key}
-        columns = [f for f in self._stage.given if f.name not in key]
-        assign: list[sql.Composable] = [sql.SQL("{0} = s.{0}").format(sql.Identifier(f.column_name)) for f in columns]
-        differ: list[sql.Composable] = [
-            sql.SQL("{} IS DISTINCT FROM {}").format(self._target.compared("t", f), self._target.compared("s", f))
-            for f in columns
-        ]
-        # Rows that give gone_at themselves know better than we do who is back.
-        if self._mark is not None and self._mark.name not in {f.name for f in columns}:
-            assign.append(sql.SQL("{} = NULL").format(sql.Identifier(self._mark.column_name)))
-            differ.append(sql.SQL("NOT ({})").format(self._live()))
-        for column, groups in self._groups.stamps.items():
-            assign.append(sql.SQL("{} = {}").format(sql.Identifier(column), groups))
-            differ.append(sql.SQL("{} IS DISTINCT FROM {}").format(sql.Identifier("t", column), groups))
-        return assign, differ
-
     def _insert(self, *, all_new: bool) -> int:
-        absent = sql.SQL("NOT EXISTS (SELECT FROM {} t WHERE {})").format(self._target.table, self._same)
+        absent = sql.SQL("NOT EXISTS (SELECT FROM {} t WHERE {})").format(
+            self._target.table, equal_keys(self._target, "t", "s")
+        )
         try:
             # ON CONFLICT costs as much again as the rows do. Without it, the index that it needs tells of all that may
             # be in the way: a key that comes twice, one that somebody else has inserted, one that is hidden from us.
@@ -232,7 +200,7 @@ class Merge:
     def _insert_those(self, which: sql.Composable, conflict: sql.Composable) -> int:
         columns = [sql.Identifier(f.column_name) for f in (*self._stage.given, *self._stage.defaults)]
         stamps = self._groups.stamps
-        return self._run(
+        return self._pairing.run(
             "INSERT INTO {table} ({columns}) SELECT {values} FROM {stage} s WHERE {which} {conflict}",
             columns=sql.SQL(", ").join([*columns, *map(sql.Identifier, stamps)]),
             values=sql.SQL(", ").join([*columns, *stamps.values()]),
@@ -241,14 +209,10 @@ class Merge:
         ).rowcount
 
     def _unseen(self) -> int:
-        row = self._run(
+        row = self._pairing.run(
             "SELECT count(*) FROM {stage} s WHERE NOT EXISTS (SELECT FROM {table} t WHERE {same})"
         ).fetchone()
         return row[0] if row else 0
-
-    def _live(self) -> sql.Composable:
-        mark = self._mark
-        return sql.SQL("true") if mark is None else sql.SQL("t.{} IS NULL").format(sql.Identifier(mark.column_name))
 
     def _not_spared(self) -> sql.Composable:
         if self._spared is None:
@@ -256,11 +220,3 @@ class Merge:
         return sql.SQL("NOT EXISTS (SELECT FROM {} p WHERE {})").format(
             self._spared, equal_keys(self._target, "p", "t")
         )
-
-    def _run(self, statement: LiteralString, **parts: sql.Composable) -> psycopg.Cursor[tuple[Any, ...]]:
-        query = sql.SQL(statement).format(
-            table=self._target.table, stage=self._stage.table, same=self._same, number=NUMBER, **parts
-        )
-        cursor = self._connection.cursor(row_factory=psycopg.rows.tuple_row)
-        # Its text holds this load's own table: it will not come again, so a prepared plan would never be used.
-        return cursor.execute(query, prepare=False)

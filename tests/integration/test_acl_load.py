@@ -131,6 +131,94 @@ def test_a_hidden_row_that_holds_another_unique_value_is_in_the_way_too(load, ar
     assert counts == Counts(inserted=1, denied=1)
 
 
+@pytest.fixture
+def labels(load, archive):
+    """Folders that we see, each with the label of its name in capitals, and a hidden one labelled "taken"."""
+    load([{"name": name, "label": name.upper()} for name in "abcdefgh"], model=Folder)
+    archive.run(
+        "INSERT INTO folder (name, label, acl_read, acl_write) VALUES ('hidden', 'taken', %s, %s)",
+        [[ident("green")], [ident("keepers")]],
+    )
+
+    def of(*names):
+        found = dict(archive.run("SELECT name, label FROM folder"))
+        assert found["hidden"] == "taken"
+        return [found[name] for name in names]
+
+    return of
+
+
+def folders(**labels):
+    return [{"name": name, "label": label} for name, label in labels.items()]
+
+
+@pytest.mark.parametrize("act", ["upsert", "replace"])
+def test_a_row_that_would_take_the_unique_value_of_a_hidden_one_is_denied_and_the_others_are_written(
+    load, labels, caplog, act
+):
+    caplog.set_level(logging.INFO)
+
+    counts = load(folders(a="A", b="1", c="taken", d="2", e="E", f="F", g="3", h="H", i="4"), act, Folder)
+
+    assert counts == Counts(inserted=1, updated=3, unchanged=4, denied=1)
+    assert labels(*"abcdefghi") == ["A", "1", "C", "2", "E", "F", "3", "H", "4"]
+    assert "rows denied by access groups: 1" in caplog.text
+    told = caplog.text + str(ledger_db.run("SELECT counts, result, error FROM collectkit.run"))
+    assert not [word for word in ("taken", "hidden", "duplicate", "folder_label") if word in told]
+
+
+def test_a_row_that_waits_for_a_value_which_a_denied_one_keeps_is_denied_too(load, labels):
+    counts = load(folders(a="taken", b="A", c="B", d="1", i="A"), model=Folder)
+
+    assert counts == Counts(updated=1, denied=4)
+    assert labels(*"abcd") == ["A", "B", "C", "1"]
+
+
+def test_a_value_that_another_row_gives_up_is_taken_over_beside_a_denied_row(load, labels):
+    counts = load(folders(a="B", b="C", c="D", d="1", e="taken"), model=Folder)
+
+    assert counts == Counts(updated=4, denied=1)
+    assert labels(*"abcde") == ["B", "C", "D", "1", "E"]
+
+
+def test_of_many_rows_each_that_can_be_written_is(load, labels, archive):
+    names = [f"many {number}" for number in range(1500)]
+    load([{"name": name, "label": name} for name in names], model=Folder)
+    archive.run(
+        "INSERT INTO folder (name, label, acl_read, acl_write) SELECT 'x' || n, 'new ' || n, %s, %s"
+        " FROM generate_series(0, 1499, 300) n",
+        [[ident("green")], [ident("keepers")]],
+    )
+
+    counts = load([{"name": name, "label": f"new {number}"} for number, name in enumerate(names)], model=Folder)
+
+    assert counts == Counts(updated=1495, denied=5)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [folders(a="B"), folders(a="1", b="1"), folders(a="B", b="A")],
+    ids=["held by a row that the source does not mention", "given to two rows", "swapped"],
+)
+@pytest.mark.parametrize("denied", [[], folders(c="taken")], ids=["alone", "beside a denied row"])
+def test_a_unique_value_that_a_row_in_sight_holds_is_refused(run, labels, rows, denied):
+    def fn(run):
+        with run.checkpoint(updated_until_dt=run.started_at) as batch:
+            batch.upsert(Folder, [*denied, *rows, *folders(h="new")])
+
+    with pytest.raises(AssertionError, match=r'duplicate key value violates unique constraint "folder_label"'):
+        run(fn)
+    assert labels(*"abch") == ["A", "B", "C", "H"]
+
+
+def test_unique_values_are_swapped_where_the_constraint_waits_for_the_end_of_the_statement(load, labels, archive):
+    archive.run("DROP INDEX folder_label; ALTER TABLE folder ADD CONSTRAINT label UNIQUE (label) DEFERRABLE")
+
+    assert load(folders(a="B", b="A"), model=Folder) == Counts(updated=2)
+    assert load(folders(a="A", c="taken", b="B"), model=Folder) == Counts(updated=2, denied=1)
+    assert labels("a", "b", "c") == ["A", "B", "C"]
+
+
 def test_the_key_of_a_row_that_comes_twice_stays_out_of_the_log(load, archive, caplog):
     caplog.set_level(logging.INFO)
 
