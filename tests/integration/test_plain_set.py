@@ -98,17 +98,19 @@ def test_a_reader_between_the_rows_of_a_generator_keeps_its_own_groups(archive, 
     assert found == {"of red"}
 
 
-def test_a_setting_that_was_local_reads_as_empty_and_means_no_group(archive):
-    with acl_scope(["red"]), database.atomic():
-        seen()
+def setting():
+    return database.connection().execute("SELECT current_setting('collectkit.acl', true)").fetchone()
+
+
+def test_a_setting_ends_with_its_transaction_and_reads_as_empty_which_means_no_group(archive, under):
+    with under(["red"]), database.atomic():
+        assert seen() == {"of red"}
 
     # Not NULL, as on a connection where it was never set: a policy that asks for NULL alone would raise an error here.
-    assert database.connection().execute("SELECT current_setting('collectkit.acl', true)").fetchone() == ("",)
-    assert seen() == set()
+    assert (setting(), seen()) == (("",), set())
     database.close()
     database.close_idle()
-    assert database.connection().execute("SELECT current_setting('collectkit.acl', true)").fetchone() == (None,)
-    assert seen() == set()
+    assert (setting(), seen()) == ((None,), set())
 
 
 def test_a_plain_set_by_somebody_else_is_overruled_by_every_scope(archive):
