@@ -18,6 +18,8 @@ from collectkit.gitprocess import SILENCE_SECONDS, Git, GitFailed
 HEAD = "refs/collectkit/head"
 _SINCE = "refs/collectkit/since"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+# Said of the first request, which tells nothing of the clone: that has no part in it, and need not be had again.
+_AWAY = re.compile(r"unable to access 'https?://")
 # A process that is stopped keeps its clone: whoever comes after it works in another one. Together with the lease of a
 # run that was killed, the wait outlasts what that has left behind.
 _PLACES = 4
@@ -70,6 +72,8 @@ def bring_up_to_date(clone: Git, fresh: Git, since: str | None, log: LoggerAdapt
         try:
             return _update(clone, since)
         except GitFailed as failure:
+            if _AWAY.search(str(failure)):
+                raise
             reason = failure
     remove(fresh.directory)
     try:

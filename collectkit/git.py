@@ -132,7 +132,8 @@ def fetch_git(
 
     Arguments:
         run: the run that asks.
-        url: http, https, ssh, git, file, or a path; user and password of http and https are sent as a header.
+        url: http, https, ssh, git, file, or a path; user and password of http and https are sent as a header,
+            and then no redirect is followed; none from https to http is ever.
         since: the commit that is to be compared with. If neither the clone nor the source knows it, all files are new.
         timeout: the limit of everything together, reading included.
         max_bytes: the limit of the clone on disk.

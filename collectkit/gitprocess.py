@@ -26,6 +26,7 @@ _KEPT = ("GIT_SSH", "GIT_SSL_", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM", "GIT
 # Nothing may ask a person, or go on in the background; and what git says is read.
 _ENVIRON = {"GIT_ASKPASS": "", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
 _CONFIG = {
+    "core.bigFileThreshold": "64m",  # what has more is not held in memory, however small it travels
     "core.hooksPath": os.devnull,
     "gc.autoDetach": "false",
     "gc.pruneExpire": "now",  # nobody else works in the clone
@@ -44,7 +45,7 @@ class Git:
     Arguments:
         directory: the repository.
         url: of the remote; user and password of http and https travel in a header, where no list of processes shows
-            them.
+            them, and to no other address: with them a redirect is an error.
         shown: the address as messages show it.
         ends: the ``time.monotonic()`` at which whatever runs is ended.
         max_bytes: the limit of the repository on disk.
@@ -163,13 +164,20 @@ def _remote(url: str) -> tuple[str, Mapping[str, str]]:
     """Return the address as git is given it, and the configuration that says so."""
     address = urlsplit(url)
     user, at, host = address.netloc.rpartition("@")
+    # A redirect from https must not give it up.
+    kept = {"protocol.http.allow": "never"} if address.scheme == "https" else {}
     if not at or address.scheme not in {"http", "https"}:
-        return url, {"remote.origin.url": url}
+        return url, {**kept, "remote.origin.url": url}
     name, _, password = user.partition(":")
     credentials = b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode()
     bare = address._replace(netloc=host).geturl()
-    header = f"http.{address.scheme}://{host}/.extraHeader"
-    return bare, {"remote.origin.url": bare, header: f"Authorization: Basic {credentials}"}
+    there = f"http.{address.scheme}://{host}/"
+    return bare, {
+        **kept,
+        "remote.origin.url": bare,
+        f"{there}.extraHeader": f"Authorization: Basic {credentials}",
+        f"{there}.followRedirects": "false",  # git would send the header wherever it is led
+    }
 
 
 def _environ(directory: Path, config: Mapping[str, str]) -> Mapping[str, str]:

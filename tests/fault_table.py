@@ -53,6 +53,7 @@ class Fault(NamedTuple):
         differs: of those feeds that do it otherwise; None where there is no such fault.
         answers: what the server gives in the place of the good answer, in turn; it is told the good one, and how many
             bytes that usually has.
+        in_pack: with a repository, what holds the objects is at fault, and not the answer before.
         cuts: the good answer lacks its last 40 bytes, or a repository the last third of its packs.
         shows: what the source shows otherwise than it should, as fields of ``Version``.
         behind: by how many versions the source goes back.
@@ -64,6 +65,7 @@ class Fault(NamedTuple):
     expected: Expected | None
     differs: Mapping[str, Expected | None] = {}
     answers: Callable[[Answer, int], Sequence[Answer]] | None = None
+    in_pack: bool = False
     cuts: bool = False
     shows: Mapping[str, int] = {}
     behind: int = 0
@@ -85,7 +87,6 @@ def _git(says: str) -> dict[str, Expected | None]:
 
 UNCHANGED, TAKEN, IN_PART, LAST, PASSED, REFUSED = Effect
 INDEX, RECORD, ARCHIVE = "osv, the index", "osv, a record", "osv, the archive"
-NOT_FOR_GIT: dict[str, Expected | None] = {"cvelist": None}
 _TYPE = "where {accept} was asked for"
 _SET_ASIDE = Expected(IN_PART, "records rejected: 1")
 _TOO_MANY = "6 of 60 records rejected, more than max_rejected=0.01 allows"
@@ -137,12 +138,14 @@ FAULTS: dict[str, Fault] = {
         Expected(REFUSED, "nothing more came in time (4 tries)"),
         _git("git was not done in time"),
         lambda good, _: [Answer(body=good.body, content_type=good.content_type, drip=1)],
+        in_pack=True,
         silence=0.05,
     ),
     "a connection that breaks in the middle of the body": Fault(
         Expected(REFUSED, "the body ended after 100 of"),
-        NOT_FOR_GIT,
+        _git("RPC failed"),
         lambda good, _: [Answer(body=good.body, content_type=good.content_type, cut_after=100)],
+        in_pack=True,
     ),
     "a body that was cut at the source": Fault(
         Expected(REFUSED, "is not JSON, it begins with"),
@@ -158,7 +161,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "an empty body": Fault(
         Expected(REFUSED, "sent an empty body"),
-        _git("couldn't find remote ref HEAD"),
+        _git("the remote end hung up unexpectedly"),
         lambda good, _: [Answer(content_type=good.content_type)],
     ),
     "a page in HTML": Fault(
@@ -169,7 +172,7 @@ FAULTS: dict[str, Fault] = {
     "a page in HTML, announced as what was asked for": Fault(
         Expected(REFUSED, "is not JSON, it begins with '<html>"),
         {
-            "cvelist": None,
+            "cvelist": Expected(REFUSED, "bad line length character: <htm"),
             "epss": Expected(REFUSED, "does not begin with model_version and score_date, but with '<html>"),
             "exploitdb": Expected(REFUSED, "has no column 'id', its header is '<html>"),
             INDEX: Expected(REFUSED, "line 1 is no time and id"),
@@ -177,20 +180,21 @@ FAULTS: dict[str, Fault] = {
             ARCHIVE: Expected(REFUSED, "sent a ZIP archive that is broken"),
         },
         lambda good, _: [Answer(content_type=good.content_type, body=PAGE)],
+        in_pack=True,
     ),
     "the right body, announced as another type": Fault(
         Expected(REFUSED, f"sent application/xml {_TYPE}"),
-        NOT_FOR_GIT,
+        _git("is this a git repository?"),
         lambda good, _: [Answer(content_type="application/xml", body=good.body)],
     ),
     "a redirect": Fault(
         Expected(TAKEN),
-        NOT_FOR_GIT,
+        {},
         lambda *_: [Answer.redirect("/elsewhere")],
     ),
     "a redirect that leads to itself": Fault(
         Expected(REFUSED, "redirects more than 5 times"),
-        NOT_FOR_GIT,
+        _git("redirects followed"),
         lambda *_: [Answer.redirect("/loop")],
     ),
     "ten times as many bytes as usual": Fault(
@@ -208,6 +212,18 @@ FAULTS: dict[str, Fault] = {
         None,
         {ARCHIVE: Expected(REFUSED, "unpacks to 1,048,576 bytes, more than the limit of 320,000")},
         lambda good, _: [Answer(body=_zipped_bomb(), content_type=good.content_type)],
+        limits=SMALL,
+    ),
+    "a repository of ten times its size": Fault(
+        None,
+        _git("bytes, more than the limit of 500,000"),
+        shows={"bulk": True},
+        limits=SMALL,
+    ),
+    "a file in it that is a bomb": Fault(
+        None,
+        {"cvelist": _SET_ASIDE},
+        shows={"swollen": True},
         limits=SMALL,
     ),
     "no records": Fault(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ssl import SSLContext
 from threading import Lock, Thread
 from types import TracebackType
 from typing import Any, Self, cast
@@ -70,19 +71,23 @@ class Replay:
     ...     url = source.answer("/feed.json", Answer(body=b"{}"))
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, tls: SSLContext | None = None) -> None:
         self.requests: list[Request] = []
         self._answers: dict[str, list[Answer]] = {}
         self._behaviours: dict[str, Callable[[str], Answer]] = {}
+        self._programs: dict[str, Callable[[str, Mapping[str, str], bytes], Answer]] = {}
         self._lock = Lock()
         self._server = _Server(("127.0.0.1", 0), _Conversation)
         self._server.replay = self
+        self._scheme = "https" if tls else "http"
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = Thread(target=self._server.serve_forever, args=(0.02,), name="replay", daemon=True)
 
     @property
     def base(self) -> str:
         """The address of the server, without a path."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}"
 
     def answer(self, path: str, *answers: Answer) -> str:
         """Answer requests for the path so from now on; returns its address."""
@@ -94,6 +99,10 @@ class Replay:
         """Answer requests for the path as the function says, which is given path and query; returns its address."""
         self._behaviours[path] = behaviour
         return self.base + path
+
+    def program(self, path: str, program: Callable[[str, Mapping[str, str], bytes], Answer]) -> None:
+        """Answer requests for the path as the function says, which is given path and query, headers and body."""
+        self._programs[path] = program
 
     def __enter__(self) -> Self:
         """Begin to listen."""
@@ -108,12 +117,14 @@ class Replay:
         self._server.server_close()
         self._thread.join()
 
-    def next_answer(self, target: str, headers: Mapping[str, str]) -> Answer:
+    def next_answer(self, target: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
         """Take the answer that is due, turned into a 304 where the client's validators fit, and record the request."""
         path = urlsplit(target).path
         with self._lock:
             if path in self._behaviours:
                 answer = self._behaviours[path](target)
+            elif path in self._programs:
+                answer = self._programs[path](target, headers, body)
             else:
                 line = self._answers.get(path, [Answer(status=404, content_type="text/plain", body=b"not here\n")])
                 answer = line.pop(0) if len(line) > 1 else line[0]
@@ -145,9 +156,13 @@ class _Server(ThreadingHTTPServer):
 class _Conversation(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
+    def do_POST(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
         replay = cast(_Server, self.server).replay
-        answer = replay.next_answer(self.path, {name.lower(): value for name, value in self.headers.items()})
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        answer = replay.next_answer(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
         time.sleep(answer.delay)
         try:
             self._send(answer)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from collectkit import Collector, Outcome, RateLimit, download
+from collectkit import Collector, Outcome, RateLimit, download, git
 from collectkit.database import ledger_db
 from collectors.cvelist import tasks as cvelist
 from collectors.epss import tasks as epss
@@ -30,6 +31,7 @@ from collectors.nvd import tasks as nvd
 from collectors.osv import tasks as osv
 from tests.fault_table import Fault
 from tests.feeds import advisory, catalog, cve_record, entry, exploits, modules, nvd_record, page, scores
+from tests.githttp import REFS, serve_git
 from tests.mirror import Mirror
 from tests.replay import Answer, Replay
 from tests.upstream import Upstream
@@ -50,6 +52,8 @@ class Version(NamedTuple):
         missing: how many records are left out.
         ahead: it is dated in the year after next.
         stale: the first record is as it was two versions ago.
+        bulk: a repository holds a large file that is no record, and that cannot be packed.
+        swollen: the first record of a repository unpacks to a megabyte.
     """
 
     number: int
@@ -59,6 +63,8 @@ class Version(NamedTuple):
     missing: int = 0
     ahead: bool = False
     stale: bool = False
+    bulk: bool = False
+    swollen: bool = False
 
     @property
     def moment(self) -> datetime:
@@ -175,8 +181,11 @@ def _as_json(value: Any) -> Answer:
 
 def cvelist_files(version: Version) -> Mapping[str, bytes]:
     records = version.records(lambda n, v: cve_record(n, v.text), without("containers"))
-    return {
-        f"cves/{n}/{each['cveMetadata']['cveId']}.json": json.dumps(each).encode() for n, each in enumerate(records)
+    bulk = {"bulk": os.urandom(1 << 20)} if version.bulk else {}
+    return bulk | {
+        f"cves/{n}/{each['cveMetadata']['cveId']}.json": json.dumps(each).encode()
+        + b" " * (version.swollen and n == 0) * (1 << 20)
+        for n, each in enumerate(records)
     }
 
 
@@ -229,6 +238,10 @@ class Played:
             self._source.answer(self.feed.path, replace(good, body=good.body[:-40]))
         elif fault and fault.answers:
             self._source.answer(self.feed.path, *fault.answers(good, self.feed.usual))
+
+    def limit(self, patch: pytest.MonkeyPatch, size: int) -> None:
+        """Have an answer be too large that has more bytes than that."""
+        patch.setattr(self.feed.tasks, self.feed.limit, size)
 
     def run(self) -> Outcome:
         """Run the collector once."""
@@ -283,26 +296,43 @@ class Played:
 
 
 class PlayedGit(Played):
-    """The same of a repository; answers of a server are in its place, and not of single files in it."""
+    """The same of a repository that is served over HTTP: at fault is what git asks for first, or its packs."""
 
     def __init__(self, directory: Path, source: Replay, database_url: str, patch: pytest.MonkeyPatch) -> None:
         super().__init__(FEEDS["cvelist"], source, database_url, patch)
         patch.setenv("GIT_CONFIG_GLOBAL", str(directory / "gitconfig"))
         self._directory = directory
         self._upstream = Upstream(directory / "upstream")
+        self._fault: Fault | None = None
+        self._turn = 0
+        self._url = serve_git(
+            source, self.feed.path.removesuffix(REFS), self._upstream.directory, spoil=self._perhaps_spoilt
+        )
+        serve_git(source, "/elsewhere", self._upstream.directory)
+        source.answer(f"/loop{REFS}", _led("/loop"))
 
     def show(self, version: Version, fault: Fault | None = None) -> None:
-        """Publish a version, and have the fault in the place of the whole repository."""
-        url = self._upstream.url
+        """Publish a version, and have the server do what the fault says."""
         self._upstream.publish(self.feed.files(version), at=version.moment)
-        if fault and fault.cuts:
-            url = self._cut()
-        elif fault and fault.answers:
-            self._source.answer(self.feed.path, *fault.answers(Answer(body=bytes(1000)), 0))
-            url = self._source.base + self.feed.path.removesuffix("/info/refs")
+        self._fault, self._turn = fault, 0
+        url = self._cut() if fault and fault.cuts else self._url
         self._patch.setattr(cvelist, "settings", cvelist.CvelistSettings(url=url))
         is_silent = fault and fault.silence
         self._patch.setattr(cvelist, "TIMEOUT", timedelta(seconds=1) if is_silent else timedelta(minutes=1))
+
+    def limit(self, patch: pytest.MonkeyPatch, size: int) -> None:
+        """Have what is too large be a clone, or an unpacked file."""
+        patch.setattr(cvelist, self.feed.limit, 25 * size)
+        patch.setattr(git, "_LARGEST_FILE", 16 * size)
+
+    def _perhaps_spoilt(self, good: Answer, holds_objects: bool) -> Answer:
+        if not self._fault or not self._fault.answers or self._fault.in_pack != holds_objects:
+            return good
+        answers = self._fault.answers(good, len(good.body))
+        answer = answers[min(self._turn, len(answers) - 1)]
+        self._turn += 1
+        location = answer.headers.get("Location")
+        return _led(location) if location else answer
 
     def _cut(self) -> str:
         """Return a copy of the repository whose packs lack their last third."""
@@ -312,3 +342,7 @@ class PlayedGit(Played):
             pack.chmod(0o600)
             pack.write_bytes(pack.read_bytes()[: pack.stat().st_size * 2 // 3])
         return f"file://{copy}"
+
+
+def _led(path: str) -> Answer:
+    return Answer.redirect(f"{path}{REFS}?service=git-upload-pack")

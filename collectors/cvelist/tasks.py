@@ -11,6 +11,7 @@ from collectors.cvelist.source import RECORD, URL, read_records, vanished
 
 File = tuple[str, bytes | Rejected]
 TIMEOUT = timedelta(hours=1)
+MAX_BYTES = 8 << 30  # of the clone
 MAX_SHRINK = 0.02  # records are rejected, not deleted
 
 
@@ -38,7 +39,8 @@ def cvelist_collector(run: Run) -> str:
     A commit that was made before the one that is in comes from a mirror that lags behind. It is passed over, and the
     watermark stays, as long as the older one is shown; after ``collectkit rewind`` it is taken.
     """
-    with fetch_git(run, settings.url, since=run.meta_attr.get("commit"), timeout=TIMEOUT) as repository:
+    since = run.meta_attr.get("commit")
+    with fetch_git(run, settings.url, since=since, timeout=TIMEOUT, max_bytes=MAX_BYTES) as repository:
         if repository.unchanged:
             run.store(updated_until_dt=run.started_at)
             return "unchanged"

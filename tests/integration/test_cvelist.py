@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from psycopg.types.json import Jsonb
 from collectkit import Counts, group_ids
 from collectors.cvelist import tasks
 from collectors.cvelist.tasks import CvelistSettings, cvelist_collector
+from tests.githttp import serve_git
+from tests.replay import Replay
 from tests.upstream import Upstream, files_of
 
 RECORDED = Path(__file__).parents[1] / "data" / "cvelist"
@@ -104,6 +107,33 @@ def test_the_next_run_reads_and_writes_only_what_differs(loaded):
     assert len(after.keys() - before.keys()) == 14
     assert len([cve_id for cve_id in before if after[cve_id] != before[cve_id]]) == 15
     assert loaded.result == f"commit {commit[:12]}, since {first[:12]}: 14 inserted, 15 updated"
+
+
+def test_over_http_no_more_is_asked_for_than_what_differs(mirror, monkeypatch):
+    packs = []
+
+    def weigh(good, holds_objects):
+        packs.extend([len(good.body)] * holds_objects)
+        return good
+
+    with Replay() as source:
+        url = serve_git(source, "/cvelist.git", mirror.upstream.directory, spoil=weigh)
+        monkeypatch.setattr(tasks, "settings", CvelistSettings(url=url))
+        mirror.upstream.publish({"history": os.urandom(1 << 20)})
+
+        known = mirror.upstream.publish(MONDAY, at=DAYS[0])
+        first = cvelist_collector.run_now()
+        mirror.upstream.publish(THURSDAY, at=DAYS[1])
+        second = cvelist_collector.run_now()
+        told = mirror.result
+        third = cvelist_collector.run_now()
+
+    assert (first.reason, second.reason, third.reason) == (None, None, None)
+    assert (first.counts, second.counts) == (Counts(inserted=38), Counts(inserted=14, updated=15))
+    assert f"since {known[:12]}: " in told
+    assert mirror.result == "unchanged"
+    whole, difference, nothing = packs
+    assert nothing < 1000 < difference < whole < 1 << 20
 
 
 def test_a_record_that_is_rejected_stays_with_the_reason(loaded):

@@ -8,7 +8,7 @@ import pytest
 
 from collectkit import download
 from collectkit.testing import clean_database
-from tests.fault_table import ARCHIVE, FAULTS, RECORD, SMALL, Effect, expected_of, rendered
+from tests.fault_table import ARCHIVE, FAULTS, RECORD, Effect, expected_of, rendered
 from tests.replay import Replay
 from tests.sources import FEEDS, RECORDS, Played, PlayedGit, Version
 
@@ -53,7 +53,7 @@ def test_a_fault_comes_to_what_the_table_says(request, played, name, monkeypatch
     fault, feed = FAULTS[name], played.feed
     expected = expected_of(name, request.node.callspec.params["played_feed"])
     if fault.limits:
-        monkeypatch.setattr(feed.tasks, feed.limit, SMALL)
+        played.limit(monkeypatch, fault.limits)
     if fault.silence:
         monkeypatch.setattr(download, "SILENCE_SECONDS", fault.silence)
     rows, (watermark, meta) = played.rows, played.state

@@ -3,7 +3,9 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ from dramatiq.middleware.threading import raise_thread_exception
 
 from collectkit import FetchError, LeaseLost, Settings, connect, disconnect, fetch_git
 from collectkit.children import processes_in
+from tests.githttp import REFS, serve_git
 from tests.replay import Answer, Replay
 from tests.upstream import Upstream
 
@@ -224,6 +227,48 @@ def test_a_source_that_is_no_repository_fails_in_one_line_without_secrets(state,
     assert list(state.glob("*/*/clone")) == list(state.glob("*/*/new")) == []
 
 
+def led(address):
+    return Answer.redirect(f"{address}{REFS}?service=git-upload-pack")
+
+
+def test_a_redirect_is_followed_but_not_with_a_password_which_no_other_host_gets(upstream):
+    upstream.publish(ONE)
+    with Replay() as source, Replay() as other:
+        there = serve_git(other, "/moved.git", upstream.directory)
+        url = source.answer(f"/list.git{REFS}", led(there)).removesuffix(REFS)
+
+        assert read(url)[0] == ONE
+        other.requests.clear()
+        with pytest.raises(FetchError, match="returned error: 302") as caught:
+            read(url.replace("://", "://ann:pass%20word@"))
+
+        assert "authorization" in source.requests[-1].headers
+        assert other.requests == []
+        assert "pass" not in str(caught.value)
+
+
+def test_a_redirect_that_would_give_up_https_is_not_followed(upstream, tmp_path):
+    if not (openssl := shutil.which("openssl")):
+        pytest.skip("there is no openssl here to make a certificate")
+    both = tmp_path / "both.pem"
+    made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"]
+    subprocess.run([openssl, *made, "-keyout", both, "-out", tmp_path / "cert.pem"], check=True, capture_output=True)
+    both.write_bytes(both.read_bytes() + (tmp_path / "cert.pem").read_bytes())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(both)
+    Path(os.environ["GIT_CONFIG_GLOBAL"]).write_text("[http]\nsslVerify = false\n")
+    upstream.publish(ONE)
+    with Replay() as plain, Replay(tls=context) as source:
+        there = serve_git(plain, "/moved.git", upstream.directory)
+        assert read(serve_git(source, "/list.git", upstream.directory))[0] == ONE
+        url = source.answer(f"/moved.git{REFS}", led(there)).removesuffix(REFS)
+
+        with pytest.raises(FetchError, match=r'"http" .*disabled'):
+            read(url)
+
+        assert plain.requests == []
+
+
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
@@ -259,6 +304,25 @@ def test_a_source_that_is_away_costs_the_clone_nothing(upstream, state):
     upstream.publish(TWO)
     assert read(upstream.url, first)[1] == ["c.txt"]
     assert clone_of(state).stat().st_ino == made
+
+
+def test_a_source_that_fails_once_costs_the_clone_nothing(upstream, state):
+    first = upstream.publish(ONE)
+    fails = []
+    with Replay() as source:
+        url = serve_git(
+            source, "/list.git", upstream.directory, spoil=lambda good, _: Answer(status=fails.pop()) if fails else good
+        )
+        read(url)
+        made = clone_of(state).stat().st_ino
+
+        fails.append(503)
+        with pytest.raises(FetchError, match="returned error: 503"):
+            read(url)
+
+        upstream.publish(TWO)
+        assert read(url, first)[1] == ["c.txt"]
+        assert clone_of(state).stat().st_ino == made
 
 
 def truncate(file):
