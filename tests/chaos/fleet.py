@@ -17,21 +17,29 @@ import redis
 
 from tests.site import Site
 
+_EAGER = 0.75
+"""How often those are preferred who hold a lease: by lot alone it would mostly be a scheduler, or somebody idle."""
+
 
 class Fleet:
     """Workers and schedulers, each started again when it dies.
 
     Arguments:
         random: decides who is struck, and how hard.
+        holders: tells which processes hold a lease now.
     """
 
-    def __init__(self, site: Site, random: Random, workers: int, schedulers: int) -> None:
+    def __init__(
+        self, site: Site, random: Random, workers: int, schedulers: int, holders: Callable[[], set[int]] = set
+    ) -> None:
         self.site = site
         self.random = random
+        self._holders = holders
         self.done: Counter[str] = Counter()
         self._commands = [("worker", "--processes=2", "--threads=4")] * workers + [("scheduler",)] * schedulers
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._later: list[tuple[float, Callable[[], None]]] = []
+        self._told: set[int] = set()
         self._is_broker_away = False
         self.module = "collectkit"
         self.tend()
@@ -48,10 +56,11 @@ class Fleet:
             self._later.remove(due)
             due[1]()
 
-    def strike(self, fault: str) -> None:
-        """Do it."""
-        getattr(self, f"_{fault}")()
-        self.done[fault] += 1
+    def strike(self, fault: str) -> bool:
+        """Do it if there is somebody to do it to, and tell whether it took effect: only then it is counted."""
+        took: bool = getattr(self, f"_{fault}")()
+        self.done[fault] += took
+        return took
 
     def calm(self) -> None:
         """Undo what is to be undone, and have all run."""
@@ -69,68 +78,112 @@ class Fleet:
             self._bury(process)
         self._running.clear()
 
-    def _kill(self) -> None:
+    def _kill(self) -> bool:
         """Kill one process of a command, or all of it, as a machine does that stops."""
-        process = self._living()
-        members = [process.pid, *_children(process.pid)]
-        if len(members) > 1 and self.random.random() < 0.5:
-            with suppress(ProcessLookupError):
-                os.kill(self.random.choice(members), signal.SIGKILL)
-        else:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        # Whoever is stopped waits for its waking; that it might be killed before is one of the cases.
+        process, holding = self._draw(self._living())
+        if process is None:
+            return False
+        victims = _members(process.pid)
+        if len(victims) > 1 and self.random.random() < 0.5:
+            victims = [self.random.choice(holding or victims)]
+        try:
+            os.kill(victims[0], signal.SIGKILL) if len(victims) == 1 else os.killpg(process.pid, signal.SIGKILL)
+        except (ProcessLookupError, IndexError):
+            return False
+        self._count_holders("kill", victims)
+        return True
 
-    def _stop(self) -> None:
+    def _stop(self) -> bool:
         """Stop a command past its leases, and wake it."""
-        process = self._living()
-        with suppress(ProcessLookupError):
+        process, _ = self._draw([each for each in self._living() if _state(each.pid) != "T"])
+        if process is None:
+            return False
+        try:
             os.killpg(process.pid, signal.SIGSTOP)
-        self._after(self.random.uniform(4, 8), lambda: _wake(process))
+        except ProcessLookupError:
+            return False
+        self._count_holders("stop", _members(process.pid))
+        self._after(self.random.uniform(4, 8), lambda: self._wake(process))
+        return True
 
-    def _term(self) -> None:
+    def _wake(self, process: subprocess.Popen[bytes]) -> None:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGCONT)
+            self.done["woken"] += 1
+
+    def _term(self) -> bool:
         """Tell a command to stop, as a deployment does."""
-        self._living().terminate()
+        living = [each for each in self._living() if each.pid not in self._told and _state(each.pid) != "T"]
+        if not living:
+            return False
+        process = self.random.choice(living)
+        process.terminate()
+        self._told.add(process.pid)
+        return True
 
-    def _flush(self) -> None:
-        with suppress(redis.RedisError):
+    def _flush(self) -> bool:
+        try:
             redis.Redis.from_url(self.site.environ["COLLECTKIT_BROKER_URL"], socket_timeout=2).flushall()
+        except redis.RedisError:
+            return False
+        return True
 
-    def _outage(self) -> None:
+    def _outage(self) -> bool:
         """Have the broker away for a while; it comes back empty."""
-        if not self._is_broker_away:
-            self._is_broker_away = True
-            self.site.valkey.stop()
-            self._after(self.random.uniform(0.5, 5), self._back)
+        if self._is_broker_away:
+            return False
+        self._is_broker_away = True
+        self.site.valkey.stop()
+        self._after(self.random.uniform(0.5, 5), self._back)
+        return True
 
     def _back(self) -> None:
         self.site.valkey.start()
         self._is_broker_away = False
 
-    def _postgres(self) -> None:
+    def _postgres(self) -> bool:
         """Kill the database: all at once, its main process, or one of its backends, after which it starts anew."""
         postmaster = self.site.postgres.child.process
         assert postmaster is not None
         how = self.random.random()
-        if how < 0.2 and (backends := _children(postmaster.pid)):
-            with suppress(ProcessLookupError):
-                os.kill(self.random.choice(backends), signal.SIGKILL)
-            return
+        if how < 0.2:
+            try:
+                os.kill(self.random.choice(_members(postmaster.pid)[1:]), signal.SIGKILL)
+            except (ProcessLookupError, IndexError):
+                return False
+            return True
         postmaster.send_signal(signal.SIGQUIT if how < 0.7 else signal.SIGKILL)
         postmaster.wait()
         self.site.postgres.start()
+        return True
 
-    def _cut(self) -> None:
+    def _cut(self) -> bool:
         """End every connection to the database but our own."""
         with suppress(psycopg.OperationalError):
-            self.site.sql(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
+            return bool(
+                self.site.sql(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
+                )
             )
+        return False
 
-    def _living(self) -> subprocess.Popen[bytes]:
-        living = [process for process in self._running.values() if process.poll() is None]
-        # Whoever is stopped waits for its waking; that it might be killed before is one of the cases.
-        return self.random.choice(living or list(self._running.values()))
+    def _living(self) -> list[subprocess.Popen[bytes]]:
+        return [process for process in self._running.values() if process.poll() is None]
+
+    def _draw(self, among: list[subprocess.Popen[bytes]]) -> tuple[subprocess.Popen[bytes] | None, list[int]]:
+        """Draw a command, mostly one that holds a lease, and return it with those of its processes that do."""
+        if not among:
+            return None, []
+        holders = self._holders() if self.random.random() < _EAGER else set()
+        holding = [each for each in among if holders & {*_members(each.pid)}]
+        process = self.random.choice(holding or among)
+        return process, sorted(holders & {*_members(process.pid)})
+
+    def _count_holders(self, fault: str, pids: list[int]) -> None:
+        """Look, now that it is done, whether one of these still has a lease: then it was cut short."""
+        self.done[f"{fault} of a holder"] += bool(self._holders() & {*pids})
 
     def _after(self, seconds: float, act: Callable[[], None]) -> None:
         self._later.append((time.monotonic() + seconds, act))
@@ -140,17 +193,22 @@ class Fleet:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
         process.wait()
+        self._told.discard(process.pid)
         if process in self.site.processes:
             self.site.processes.remove(process)
 
 
-def _wake(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGCONT)
-
-
-def _children(pid: int) -> list[int]:
+def _members(pid: int) -> list[int]:
+    """Return a process and its children, the living alone."""
     try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
     except OSError:
         return []
+    return [pid, *(child for child in children if _state(child) not in {"Z", "X", ""})]
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""

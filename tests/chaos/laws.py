@@ -89,8 +89,8 @@ def one_committer(site: Site) -> list[str]:
     return broken
 
 
-def history_follows_the_rules(site: Site) -> list[str]:
-    """Look at the runs of each collector: one at a time, attempts counted, due times given back, watermarks joined."""
+def past_runs(site: Site) -> dict[str, list[Past]]:
+    """Return the runs of each collector, in their order."""
     runs: dict[str, list[Past]] = {}
     for row in site.sql(
         "SELECT id, collector, fence, attempt, outcome, scheduled_for, started_at, finished_at, until_before,"
@@ -98,10 +98,15 @@ def history_follows_the_rules(site: Site) -> list[str]:
     ):
         past = Past(*row)
         runs.setdefault(past.collector, []).append(past)
+    return runs
+
+
+def history_follows_the_rules(site: Site) -> list[str]:
+    """Look at the runs of each collector: one at a time, attempts counted, due times given back, watermarks joined."""
     return [
         f"{name}: run {after.id} (attempt {after.attempt}) after run {before.id} ({before.outcome}, attempt"
         f" {before.attempt}): {fault}"
-        for name, line in runs.items()
+        for name, line in past_runs(site).items()
         for before, after in pairwise(line)
         for fault in _faults(before, after)
     ]

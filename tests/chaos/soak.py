@@ -64,6 +64,8 @@ class Seen:
     samples: int = 0
     longest_queue: int = 0
     longest_overdue: float = 0.0
+    longest_wait: float = 0.0
+    longest_to_ok: float = 0.0
     settled_in: float = 0.0
     took: float = 0.0
 
@@ -80,7 +82,7 @@ class Soak:
         self.plan = plan
         self.seen = Seen(plan)
         self.random = Random(f"soak/{plan.seed}")
-        self.fleet = Fleet(site, self.random, plan.workers, plan.schedulers)
+        self.fleet = Fleet(site, self.random, plan.workers, plan.schedulers, self._holders)
         self.step = -1
         self._until: dict[str, datetime] = {}
         self._next_sample = 0.0
@@ -92,20 +94,25 @@ class Soak:
         faults = [fault for fault, count in self.plan.faults.items() for _ in range(count)]
         self.random.shuffle(faults)
         pace = self.plan.seconds * _TAIL / max(1, len(faults))
+        latest = self.plan.seconds + SETTLING
         with ExitStack() as stack:
             stack.callback(self.fleet.end)
-            while (passed := time.monotonic() - began) < self.plan.seconds or faults:
+            while (passed := time.monotonic() - began) < self.plan.seconds or (faults and passed < latest):
                 self._publish(min(self.plan.steps - 2, int(passed / self.plan.seconds * self.plan.steps)))
                 if faults and passed >= (sum(self.plan.faults.values()) - len(faults)) * pace:
-                    self.fleet.strike(faults.pop())
+                    fault = faults.pop()
+                    if not self.fleet.strike(fault):
+                        faults.insert(self.random.randint(0, len(faults)), fault)
                 self._ask()
                 self._look()
                 self.fleet.tend()
                 time.sleep(0.05)
+            if faults:
+                self.seen.broken.append(f"faults that found nothing to strike: {dict(Counter(faults))}")
             self._settle()
-            self.seen.done = self.fleet.done
             cuts = self.site.home / "cuts"
-            self.seen.done["cut at COMMIT"] = len(cuts.read_text().split()) if cuts.exists() else 0
+            self.seen.done = self.fleet.done
+            self.seen.done.update(cuts.read_text().splitlines() if cuts.exists() else ())
         self.seen.took = time.monotonic() - began
         return self.seen
 
@@ -135,10 +142,10 @@ class Soak:
             return
         self._next_sample = time.monotonic() + _SAMPLE
         rows = self._sql(
-            "SELECT c.name, c.updated_until_dt, extract(epoch FROM clock_timestamp() - c.next_due_at)::float8,"
+            "SELECT c.name, c.updated_until_dt,"
+            " CASE WHEN isfinite(c.next_due_at) THEN extract(epoch FROM clock_timestamp() - c.next_due_at)::float8 END,"
             " c.holder IS NULL AND NOT EXISTS (SELECT FROM collectkit.collector d WHERE d.name = ANY (c.depends_on)"
-            " AND d.data_state <> 'COMPLETE')"
-            " FROM collectkit.collector c WHERE c.next_due_at IS DISTINCT FROM 'infinity'"
+            " AND d.data_state <> 'COMPLETE') FROM collectkit.collector c"
         )
         for name, until, overdue, startable in rows:
             before = self._until.get(name)
@@ -164,7 +171,7 @@ class Soak:
             self._look()
             if time.monotonic() - began > SETTLING:
                 self.seen.broken.append(f"not settled within {SETTLING:.0f} s: {self._unsettled()}")
-                return
+                break
             time.sleep(0.1)
         self.seen.settled_in = time.monotonic() - began
 
@@ -184,6 +191,14 @@ class Soak:
             for name, busy, last in rows
             if (last is None or last < asked[name] if name in asked else busy)
         ] or ([] if rows else ["the database does not answer"])
+
+    def _holders(self) -> set[int]:
+        """Return the processes that hold a lease which has not lapsed."""
+        rows = self._sql(
+            "SELECT DISTINCT split_part(r.worker, ':', 2)::int FROM collectkit.run r JOIN collectkit.collector c"
+            " ON c.name = r.collector AND c.fence = r.fence WHERE c.lease_until > clock_timestamp()"
+        )
+        return {pid for (pid,) in rows}
 
     def _sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Ask the database; nothing comes back while it is away."""
@@ -211,6 +226,7 @@ def soaking(home: Path, plan: Plan) -> Site:
             "SOAK_DIR": str(home),
             "SOAK_PER_STEP": str(plan.per_step),
             "SOAK_CUTS": str(plan.cuts),
+            "SOAK_SEED": str(plan.seed),
         },
     )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
-from tests.chaos.laws import history_follows_the_rules, one_committer
+from tests.chaos.commits import commits, every_commit_was_its_holders
+from tests.chaos.dues import Standing, every_request_was_served, everything_ran_in_the_end, no_due_time_was_lost
+from tests.chaos.laws import history_follows_the_rules, one_committer, past_runs
 from tests.chaos.soak import Seen
 from tests.chaos.soaked.plan import DERIVED, KINDS, PARTS, SOURCES
 from tests.chaos.soaked.source import Source, tally
@@ -13,6 +14,11 @@ from tests.chaos.truth import differences
 from tests.site import Site
 
 Rows = list[tuple[int, ...]]
+
+CAUGHT_UP = 60.0
+"""Seconds: a run that is lost costs a lease, a lost nudge ten seconds, and several of them may come together."""
+
+LONGEST_QUEUE = 1000
 
 _QUERIES = {
     "append": "SELECT seq, value FROM appended WHERE stream = {number} ORDER BY seq, value",
@@ -25,14 +31,19 @@ _QUERIES = {
 
 def judge(site: Site, seen: Seen) -> list[str]:
     """Return every law that was broken, in words."""
+    runs, standings = past_runs(site), _standings(site)
+    service = every_request_was_served(seen.requests, runs)
+    seen.longest_wait, seen.longest_to_ok = service.longest_wait, service.longest_to_ok
     return [
         *seen.broken,
         *tables_are_the_sources(site, seen),
         *one_committer(site),
+        *every_commit_was_its_holders(commits(site)),
         *history_follows_the_rules(site),
-        *every_request_was_served(site, seen),
-        *every_collector_has_its_plan(site),
-        *no_tick_was_lost(site),
+        *service.broken,
+        *no_due_time_was_lost(standings, runs),
+        *everything_ran_in_the_end(standings, runs, seen.requests[-len(SOURCES)][1]),
+        *all_was_in_time(seen),
     ]
 
 
@@ -44,12 +55,20 @@ def tables_are_the_sources(site: Site, seen: Seen) -> list[str]:
         expected = oracle(site, seen, kind, int(number))
         with site.connection.cursor().copy(f"COPY ({_QUERIES[kind].format(number=number)}) TO STDOUT") as copy:
             found = b"".join(map(bytes, copy))
-        if found != b"".join(b"%s\n" % b"\t".join(b"%d" % value for value in row) for row in expected):
-            rows = [tuple(map(int, line.split(b"\t"))) for line in found.splitlines()]
-            for what, some in differences(Counter(expected), Counter(rows)).items():
-                if some:
-                    broken.append(f"{name}: {len(some)} rows {what}, first {some[0]}")
+        broken += [f"{name}: {words}" for words in compared(expected, found)]
     return broken
+
+
+def compared(expected: Rows, found: bytes) -> list[str]:
+    """Tell what of a table, as COPY writes it, is not as expected, byte for byte."""
+    if found == b"".join(b"%s\n" % b"\t".join(b"%d" % value for value in row) for row in expected):
+        return []
+    rows = [tuple(map(int, line.split(b"\t"))) for line in found.splitlines()]
+    return [
+        f"{len(some)} rows {what}, first {some[0]}"
+        for what, some in differences(Counter(expected), Counter(rows)).items()
+        if some
+    ] or ["the rows are those of the source, but not the bytes"]
 
 
 def oracle(site: Site, seen: Seen, kind: str, number: int) -> Rows:
@@ -67,40 +86,20 @@ def oracle(site: Site, seen: Seen, kind: str, number: int) -> Rows:
     return rows
 
 
-def every_request_was_served(site: Site, seen: Seen) -> list[str]:
-    """Look for a run that began when the request was made or later."""
-    last: dict[str, Any] = dict(site.sql("SELECT collector, max(started_at) FROM collectkit.run GROUP BY collector"))
-    return [
-        f"{name}: asked to run at {at}, last ran at {last.get(name)}"
-        for name, at in seen.requests
-        if last.get(name) is None or last[name] < at
-    ]
+def all_was_in_time(seen: Seen) -> list[str]:
+    """Look at what was measured: everything is caught up with within a minute, and messages do not pile up."""
+    seconds = {
+        "the longest wait of a request for its run": seen.longest_wait,
+        "the longest time that something startable was overdue": seen.longest_overdue,
+        "the time until nothing was left to do, faults over": seen.settled_in,
+    }
+    late = [f"{what}: {took:.1f} s" for what, took in seconds.items() if took >= CAUGHT_UP]
+    return late + [f"{seen.longest_queue} messages waited"] * (seen.longest_queue > LONGEST_QUEUE)
 
 
-def every_collector_has_its_plan(site: Site) -> list[str]:
-    """Look whether each was run, and knows when it runs again; and whether ticks were left out."""
-    broken = []
-    for name, runs, due, overdue in site.sql(
-        "SELECT c.name, (SELECT count(*) FROM collectkit.run r WHERE r.collector = c.name AND r.outcome = 'OK'),"
-        " c.next_due_at IS NOT NULL OR c.holder IS NOT NULL, c.next_due_at < clock_timestamp() - interval '60 s'"
-        " FROM collectkit.collector c"
-    ):
-        if not runs:
-            broken.append(f"{name}: never ran to its end")
-        if not due or overdue:
-            broken.append(f"{name}: is overdue, or does not know when it is due")
-    return broken
-
-
-def no_tick_was_lost(site: Site) -> list[str]:
-    """Look at each run that followed one which ended well: it serves the first tick after that began, if not before."""
-    return [
-        f"{name}: the run after that of {before} served {due}, and not the tick before"
-        for name, before, due in site.sql(
-            "SELECT collector, before, scheduled_for FROM (SELECT r.collector, r.scheduled_for,"
-            " lag(r.started_at) OVER w AS before, lag(r.outcome) OVER w AS outcome"
-            " FROM collectkit.run r JOIN collectkit.collector c ON c.name = r.collector AND c.schedule = '* * * * *'"
-            " WINDOW w AS (PARTITION BY r.collector ORDER BY r.fence)) r"
-            " WHERE outcome = 'OK' AND scheduled_for > date_trunc('minute', before) + interval '1 min'"
-        )
-    ]
+def _standings(site: Site) -> list[Standing]:
+    rows = site.sql(
+        "SELECT name, schedule IS NOT NULL, holder IS NOT NULL, nullif(next_due_at, 'infinity')"
+        " FROM collectkit.collector ORDER BY name"
+    )
+    return [Standing(*row) for row in rows]

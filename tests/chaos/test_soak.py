@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.chaos.commits import WITNESS_OF_COMMITS
 from tests.chaos.lane import WITNESS
 from tests.chaos.soak import Plan, Seen, Soak, soaking
 from tests.chaos.soak_laws import judge
@@ -28,21 +29,22 @@ def summary(seen: Seen, runs: dict[str, int]) -> str:
         f"\nsoak of seed {seen.plan.seed}: {seen.plan.versions:,} versions in {seen.plan.steps} steps,"
         f" {seen.took:.0f} s; {dict(seen.done)}; runs {runs}; {len(seen.requests):,} requests;"
         f" {seen.samples:,} samples, at most {seen.longest_queue} messages waiting and {seen.longest_overdue:.1f} s"
-        f" overdue; settled in {seen.settled_in:.1f} s"
+        f" overdue; a request waited at most {seen.longest_wait:.1f} s for its run, {seen.longest_to_ok:.1f} s for a"
+        f" good one; settled in {seen.settled_in:.1f} s"
     )
 
 
 def test_after_every_kind_of_fault_the_tables_are_those_of_the_sources(home, scale):
+    broken = {}
     for plan in plans_of(scale):
         place = Path(home, str(plan.seed))
         place.mkdir()
         with soaking(place, plan) as site:
             site.sql(WITNESS)
+            site.sql(WITNESS_OF_COMMITS)
             seen = Soak(site, plan).run()
-            broken = judge(site, seen)
+            broken[plan.seed] = judge(site, seen)
             runs = dict(site.sql("SELECT outcome, count(*) FROM collectkit.run GROUP BY outcome ORDER BY outcome"))
-        print(summary(seen, runs))
+        print(summary(seen, runs), *broken[plan.seed][:20], sep="\n  ")
 
-        assert broken == []
-        assert seen.longest_queue <= 1000
-        assert seen.longest_overdue < 60
+    assert {seed: words for seed, words in broken.items() if words} == {}

@@ -6,11 +6,11 @@ Until the test says that all is calm, some of them are slow, some fail now and t
 from __future__ import annotations
 
 import os
-import random
 import signal
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 
 import peewee
 
@@ -19,6 +19,7 @@ from tests.chaos.soaked.plan import APPENDS, CHAINS, DEADLY, FLAKY, PARTS, SLOW,
 from tests.chaos.soaked.source import LATENESS, Source, tally
 
 HERE = Path(os.environ.get("SOAK_DIR", "."))
+SEED = os.environ.get("SOAK_SEED", "")
 PER_STEP = int(os.environ.get("SOAK_PER_STEP", "1"))
 BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)
 STEP = timedelta(minutes=1)
@@ -75,7 +76,12 @@ def step():
     return int((HERE / "step").read_text())
 
 
-def behave(name):
+def lot(run):
+    """Return what decides over this run's behaviour: it follows from the seed, the collector, and the run's number."""
+    return Random(f"{SEED}/{run.name}/{run.id}")
+
+
+def behave(name, random):
     """Be slow, fail, or die, if that is the collector's nature and all is not calm yet."""
     if (HERE / "calm").exists():
         return
@@ -92,9 +98,9 @@ def append(number):
 
     @collector(name=f"soak.{name}", data_models=[Appended], **OPTIONS)
     def collect(run):
-        now = step()
+        now, random = step(), lot(run)
         while True:
-            behave(name)
+            behave(name, random)
             seq = run.meta_attr.get("seq", 0)
             found = source(name).after(seq, now, PIECE)
             is_all = len(found) < PIECE
@@ -104,7 +110,7 @@ def append(number):
                 for start in range(0, len(found), 500):
                     rows = [(number, v.seq, v.value, run.id) for v in found[start : start + 500]]
                     Appended.insert_many(rows, [Appended.stream, Appended.seq, Appended.value, Appended.run]).execute()
-                    behave(name)
+                    behave(name, random)
             if is_all:
                 return
 
@@ -114,16 +120,16 @@ def window(number):
 
     @collector(name=f"soak.{name}", data_models=[Event], **OPTIONS)
     def collect(run):
-        now = step()
+        now, random = step(), lot(run)
         since = run.updated_until_dt or BEGINNING
         for part in run.windows(since, 40 * STEP, overlap=(LATENESS + 1) * STEP, until=BEGINNING + (now + 1) * STEP):
-            behave(name)
+            behave(name, random)
             start, end = ((moment - BEGINNING) // STEP for moment in part)
             found = source(name).changed(start, end, now)
             is_last = end == now + 1
             with run.checkpoint(part.end, is_last or run.is_complete) as batch:
                 batch.upsert(Event, [{"stream": number, "id": v.id, "value": v.value} for v in found if not v.deleted])
-                behave(name)
+                behave(name, random)
                 gone = [v.id for v in found if v.deleted]
                 Event.delete().where(Event.stream == number, Event.id.in_(gone)).execute()
 
@@ -133,15 +139,15 @@ def snapshot(number):
 
     @collector(name=f"soak.{name}", data_models=[SNAPSHOT[number]], **OPTIONS)
     def collect(run):
-        now = step()
+        now, random = step(), lot(run)
         if run.meta_attr.get("step") == now:
             run.store(updated_until_dt=run.started_at)
             return
         found = source(name).snapshot(now)
-        behave(name)
+        behave(name, random)
         with run.checkpoint(run.started_at, meta_attr={"step": now}) as batch:
             batch.replace(SNAPSHOT[number], ((v.id, v.value) for v in found), max_shrink=1)
-            behave(name)
+            behave(name, random)
 
 
 def derive(name, model, above, columns, parts):
@@ -156,8 +162,9 @@ def derive(name, model, above, columns, parts):
         backoff=OPTIONS["backoff"],
     )
     def collect(run):
+        random = lot(run)
         with run.checkpoint(run.started_at) as batch:
-            behave(name)
+            behave(name, random)
             batch.replace(model, tally(columns(), parts), max_shrink=1)
 
 
