@@ -17,8 +17,10 @@ import redis
 
 from tests.site import Site
 
-_EAGER = 0.75
-"""How often those are preferred who hold a lease: by lot alone it would mostly be a scheduler, or somebody idle."""
+_EAGER = 0.8
+"""How often it has to be one who holds a lease: by lot alone it would mostly be a scheduler, or somebody idle."""
+
+_DEAD = {"Z", "X", ""}
 
 
 class Fleet:
@@ -26,15 +28,21 @@ class Fleet:
 
     Arguments:
         random: decides who is struck, and how hard.
-        holders: tells which processes hold a lease now.
+        holders: tells which processes hold a lease now; without it nobody is preferred.
     """
 
     def __init__(
-        self, site: Site, random: Random, workers: int, schedulers: int, holders: Callable[[], set[int]] = set
+        self,
+        site: Site,
+        random: Random,
+        workers: int,
+        schedulers: int,
+        holders: Callable[[], set[int]] | None = None,
     ) -> None:
         self.site = site
         self.random = random
-        self._holders = holders
+        self._holders = holders or set
+        self._eager = _EAGER if holders else 0.0
         self.done: Counter[str] = Counter()
         self._commands = [("worker", "--processes=2", "--threads=4")] * workers + [("scheduler",)] * schedulers
         self._running: dict[int, subprocess.Popen[bytes]] = {}
@@ -84,15 +92,19 @@ class Fleet:
         process, holding = self._draw(self._living())
         if process is None:
             return False
-        victims = _members(process.pid)
-        if len(victims) > 1 and self.random.random() < 0.5:
+        victims, how = _members(process.pid), self.random.random()
+        if how < 0.4:
             victims = [self.random.choice(holding or victims)]
-        try:
-            os.kill(victims[0], signal.SIGKILL) if len(victims) == 1 else os.killpg(process.pid, signal.SIGKILL)
-        except (ProcessLookupError, IndexError):
-            return False
-        self._count_holders("kill", victims)
-        return True
+        elif how < 0.6:
+            victims = [process.pid]
+        with suppress(ProcessLookupError):
+            if how < 0.6:
+                os.kill(victims[0], signal.SIGKILL)
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+            self._count_holders("kill", victims)
+            return True
+        return False
 
     def _stop(self) -> bool:
         """Stop a command past its leases, and wake it."""
@@ -170,15 +182,22 @@ class Fleet:
         return False
 
     def _living(self) -> list[subprocess.Popen[bytes]]:
-        return [process for process in self._running.values() if process.poll() is None]
+        return [
+            process for process in self._running.values() if process.poll() is None and _state(process.pid) not in _DEAD
+        ]
 
     def _draw(self, among: list[subprocess.Popen[bytes]]) -> tuple[subprocess.Popen[bytes] | None, list[int]]:
-        """Draw a command, mostly one that holds a lease, and return it with those of its processes that do."""
+        """Draw a command, mostly one that holds a lease, and return it with those of its processes that do.
+
+        If nobody does where one should, nobody is drawn: in a moment somebody will.
+        """
+        is_eager = self.random.random() < self._eager
+        holders = self._holders() if is_eager else set()
+        if is_eager:
+            among = [each for each in among if holders & {*_members(each.pid)}]
         if not among:
             return None, []
-        holders = self._holders() if self.random.random() < _EAGER else set()
-        holding = [each for each in among if holders & {*_members(each.pid)}]
-        process = self.random.choice(holding or among)
+        process = self.random.choice(among)
         return process, sorted(holders & {*_members(process.pid)})
 
     def _count_holders(self, fault: str, pids: list[int]) -> None:
@@ -204,7 +223,7 @@ def _members(pid: int) -> list[int]:
         children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
     except OSError:
         return []
-    return [pid, *(child for child in children if _state(child) not in {"Z", "X", ""})]
+    return [pid, *(child for child in children if _state(child) not in _DEAD)]
 
 
 def _state(pid: int) -> str:

@@ -165,6 +165,7 @@ class Soak:
         self.fleet.calm()
         self._publish(self.plan.steps - 1)
         began = time.monotonic()
+        self.site.until(lambda: self._sql("SELECT 1"))
         self._ask(SOURCES)
         while not self._is_settled():
             self.fleet.tend()
