@@ -11,7 +11,7 @@ from collectkit.crashpoints import Point
 FAULTS = {
     "kill": "SIGKILL, to the process alone or to its whole group",
     "term": "SIGTERM, as a deployment sends it; the run goes on at once, or not before it is told to hand over",
-    "stop": "SIGSTOP until its successor has done the work, then SIGCONT",
+    "stop": "SIGSTOP until its successor has done the work, then SIGCONT; half of the cases without the interrupt",
     "raise": "an exception",
     "cut": "every connection to PostgreSQL ends",
     "lose": "the next statement is carried out, and its answer is lost",

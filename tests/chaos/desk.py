@@ -40,6 +40,7 @@ class Desk:
     def __init__(self, home: Path) -> None:
         self._armed = home / "armed"
         self._armed.mkdir()
+        self._withheld = home / "withheld"
         self._hits: Queue[Hit] = Queue()
         self.heard: list[Hit] = []
         self._listener = socket.socket(socket.AF_UNIX)
@@ -51,8 +52,17 @@ class Desk:
         """Have the next process that comes by at this point, for this subject, report and wait."""
         (self._armed / (f"{point}@{subject}" if subject else point)).touch()
 
+    def withhold_interrupts(self) -> None:
+        """Have nobody who lost its lease be told so: it goes on, and meets the ledger's guards."""
+        self._withheld.touch()
+
+    def interrupt_again(self) -> None:
+        """Withhold them no more."""
+        self._withheld.unlink(missing_ok=True)
+
     def disarm(self) -> None:
-        """Have nobody wait, and let go whoever does."""
+        """Have nobody wait, let go whoever does, and have interrupts strike again."""
+        self.interrupt_again()
         for each in self._armed.iterdir():
             each.unlink(missing_ok=True)
         while self.hit():

@@ -2,6 +2,9 @@
 
 Meanwhile the test may kill or stop the process, or cut its connections. A point is armed by a file of its name; the
 one who takes the file away suffers the fault, so that it strikes once however many processes come by.
+
+While there is a file ``withheld``, no run of these processes is interrupted: who has lost its lease finds out by what
+the ledger answers, when it tries to commit or to close.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Any
 HERE = Path(os.environ.get("CHAOS_DIR", "."))
 ARMED = HERE / "armed"
 DESK = HERE / "desk.sock"
+WITHHELD = HERE / "withheld"
 
 
 class CrashPoint(Exception):
@@ -27,6 +31,8 @@ def reached(point: str, subject: str = "") -> None:
     try:
         (ARMED / name).unlink()
     except FileNotFoundError:
+        if point == "interrupt.before" and WITHHELD.exists():
+            _withhold(subject)
         return
     with socket.socket(socket.AF_UNIX) as desk:
         desk.connect(str(DESK))
@@ -34,6 +40,13 @@ def reached(point: str, subject: str = "") -> None:
         word = desk.recv(16)
     if word == b"raise":
         raise CrashPoint(f"crash point {name}")
+
+
+def _withhold(collector: str) -> None:
+    """Fail in the place of whoever interrupts; it says so in a line and tries again in half a second."""
+    from collectkit.errors import CollectkitError
+
+    raise CollectkitError(f"the interrupt of {collector} is withheld by a test")
 
 
 def _ports() -> list[int]:

@@ -14,7 +14,7 @@ from threading import Lock
 
 from tests.chaos.cases import Case
 from tests.chaos.lane import Lane
-from tests.chaos.play import REST_PATIENCE, Broken, play
+from tests.chaos.play import REST_PATIENCE, Broken, NotPlayed, play
 from tests.chaos.truth import KINDS
 from tests.replay import Replay
 from tests.site import ROOT, Servers
@@ -27,12 +27,14 @@ class Played:
     Attributes:
         seconds: by case, from the fault until all was right.
         broken: the laws that were broken, in words.
+        not_played: the cases that did not come about, by a fault of the test itself.
         took: seconds for everything.
         runs: how many there were; ``rows``: how many the sources held at the end.
     """
 
     seconds: dict[Case, float] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
+    not_played: list[str] = field(default_factory=list)
     took: float = 0
     runs: int = 0
     rows: int = 0
@@ -54,13 +56,15 @@ def lanes(home: Path, count: int, *, library: Path = ROOT) -> Iterator[list[Lane
         ]
 
 
-def _played(lane: Lane, case: Case, seed: int, patience: float) -> tuple[float, list[str]]:
+def _played(lane: Lane, case: Case, seed: int, patience: float) -> tuple[float, list[str], list[str]]:
     try:
-        return play(lane, case, seed, patience), []
+        return play(lane, case, seed, patience), [], []
     except Broken as error:
-        return math.nan, [str(error)]
-    except Exception as error:  # noqa: BLE001 - a fault of the test itself is a failure too
-        return math.nan, [f"{case}: {type(error).__name__}: {error}"]
+        return math.nan, [str(error)], []
+    except NotPlayed as error:
+        return math.nan, [], [str(error)]
+    except Exception as error:  # noqa: BLE001 - the test fails by it, but no law is broken
+        return math.nan, [], [f"{case}: {type(error).__name__}: {error}"]
 
 
 def in_parallel(on: list[Lane], work: Callable[[Lane], object]) -> None:
@@ -73,7 +77,7 @@ def in_parallel(on: list[Lane], work: Callable[[Lane], object]) -> None:
 def play_all(
     on: list[Lane], cases: Iterable[Case], seed: int, *, says: bool = False, patience: float = REST_PATIENCE
 ) -> Played:
-    """Play the cases, as many at a time as there are lanes; the first law that breaks ends it.
+    """Play the cases, as many at a time as there are lanes; the first fault ends it.
 
     Arguments:
         says: print a line for each case.
@@ -82,17 +86,18 @@ def play_all(
     played, waiting, lock, began = Played(), deque(cases), Lock(), time.monotonic()
 
     def work(lane: Lane) -> None:
-        while not played.broken:
+        while not played.broken and not played.not_played:
             with lock:
                 if not waiting:
                     return
                 case = waiting.popleft()
-            seconds, fault = _played(lane, case, seed, patience)
+            seconds, broken, not_played = _played(lane, case, seed, patience)
             with lock:
                 played.seconds[case] = seconds
-                played.broken += fault
+                played.broken += broken
+                played.not_played += not_played
             if says:
-                print(f"{len(played.seconds):6}  {seconds:6.2f} s  {case}", *fault, flush=True)
+                print(f"{len(played.seconds):6}  {seconds:6.2f} s  {case}", *broken, *not_played, flush=True)
 
     in_parallel(on, work)
     played.took = time.monotonic() - began

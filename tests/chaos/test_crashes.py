@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from fnmatch import fnmatch
 
+from collectkit.maintenance import SWEEP_INTERVAL
 from tests.chaos.cases import matrix, share
-from tests.chaos.lane import dice
+from tests.chaos.lane import TTL, dice
 from tests.chaos.matrix import in_parallel, play_all
 from tests.chaos.zombies import KINDS, PLACES, Woken, stop_and_wake
 
 SHARE = 22
 ZOMBIES = 300
+LEASE_AND_SWEEP = TTL + SWEEP_INTERVAL.total_seconds()
+# For ten seconds nobody nudges a collector again, should the first nudge have gone to a process that was stopped.
+A_LOST_NUDGE = 10
 
 
 def test_every_fault_at_every_crash_point_costs_time_and_nothing_else(on, scale):
@@ -25,7 +29,8 @@ def test_every_fault_at_every_crash_point_costs_time_and_nothing_else(on, scale)
         played = play_all(on, cases, seed, says=scale.full)
         print(summary(seed, played))
 
-        assert not played.broken
+        assert played.broken == []
+        assert played.not_played == []
 
 
 def test_a_holder_that_wakes_up_beyond_its_lease_is_refused_and_holds_nobody_back(on, scale):
@@ -38,9 +43,14 @@ def test_a_holder_that_wakes_up_beyond_its_lease_is_refused_and_holds_nobody_bac
     print(f"{woken.places.total()} holders stopped and woken: {len(woken.accepted)} accepted")
     for place, words in PLACES.items():
         print(f"  {woken.places[place]:4} {place:<18} {words}")
+    for who, times in woken.refused.items():
+        print(f"  {times:4} refused {who}")
     print(f"  next claim after {after[len(after) // 2]:.1f} s (median), {after[-1]:.1f} s at most")
     assert woken.places.total() == each * len(KINDS) * len(on)
     assert woken.accepted == []
+    assert len(after) == woken.places.total()
+    assert after[len(after) // 2] <= LEASE_AND_SWEEP
+    assert after[-1] <= LEASE_AND_SWEEP + A_LOST_NUDGE
 
 
 def summary(seed, played):

@@ -1,4 +1,8 @@
-"""Holders that are stopped beyond their lease, and wake up when others have done their work."""
+"""Holders that are stopped beyond their lease, and wake up when others have done their work.
+
+A holder that wakes up is interrupted within milliseconds, mostly before it can try anything. So half of them are not
+interrupted: those go on, and what refuses them are the guard of the checkpoint and that of the close.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,12 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from random import Random
 
 from tests.chaos.desk import Hit
 from tests.chaos.lane import Lane, dice
-from tests.chaos.play import Broken, judge, settle
+from tests.chaos.play import Broken, NotPlayed, judge, settle
 
 KINDS = ("append", "events", "snap")
 PLACES = {
@@ -23,6 +28,12 @@ PLACES = {
     "guard.after": "holding its collector's row",
     "commit.before": "about to COMMIT",
     "close.before": "about to close",
+}
+# What the line says with which a run ends, by who refused it.
+_REFUSALS = {
+    "by the guard of the checkpoint": "its transaction was rolled back",
+    "by the guard of the close": "closed as LOST at",
+    "by an interrupt": "closed by somebody else",
 }
 _HIT_PATIENCE = 60.0
 _WAKING_PATIENCE = 60.0
@@ -34,11 +45,13 @@ class Woken:
 
     Attributes:
         places: how many were stopped where.
+        refused: how many by whom.
         accepted: acts of theirs that went through after they had been closed, in words.
-        successor_after: seconds from the stop of a holder to the claim of its successor.
+        successor_after: seconds from the stop of a holder, while another worker lives, to the claim of its successor.
     """
 
     places: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
     accepted: list[str] = field(default_factory=list)
     successor_after: list[float] = field(default_factory=list)
 
@@ -50,26 +63,32 @@ def stop_and_wake(lane: Lane, seed: int, number: int, woken: Woken) -> None:
         Broken: a law was broken, a successor was held back, or a woken run went on.
     """
     random = dice(seed, "zombies", lane.number, number)
+    withheld = (lane.number + number) % 2 == 0
     try:
-        hits = _held(lane, random)
+        hits = _held(lane, random, _places(random, withheld=withheld))
         runs = {_run_of(lane, hit): hit for hit in hits}
         stopped_at = lane.sql("SELECT clock_timestamp()")[0][0]
         groups = {hit.group for hit in hits}
         for group in groups:
             os.killpg(group, signal.SIGSTOP)
         if all(wire.process.pid in groups for wire in lane.wires):
-            lane.start(lane.spare, "worker", "--threads=3")
+            stopped_at = _another_worker(lane)
         settle(lane, ("append", "seventh", *KINDS[1:]))
         closed = _closed(lane, list(runs))
         mark = lane.mark()
+        if withheld:
+            lane.desk.withhold_interrupts()
         for group in groups:
             os.killpg(group, signal.SIGCONT)
         for hit in hits:
             hit.go_on()
-        _wait_until_over(lane, list(runs), mark)
+        refused = _refused(lane, list(runs), mark)
         judge(lane, ("append", "seventh", *KINDS[1:]))
 
-        woken.places.update(hit.point.partition("@")[0] for hit in hits)
+        if withheld:
+            _see_that_each_tried(runs, refused)
+        woken.places.update(_place(hit) for hit in hits)
+        woken.refused.update(refused.values())
         woken.accepted += [f"run {run} changed" for run, row in _closed(lane, list(runs)).items() if row != closed[run]]
         woken.successor_after += [
             seconds
@@ -87,12 +106,22 @@ def stop_and_wake(lane: Lane, seed: int, number: int, woken: Woken) -> None:
         lane.tidy()
 
 
-def _held(lane: Lane, random: Random) -> list[Hit]:
-    """Have a run of each kind wait at some place."""
+def _places(random: Random, *, withheld: bool) -> dict[str, str]:
+    """Return at which place each kind is to be stopped; where none is interrupted each guard is met at least once."""
+    places = [random.choice(list(PLACES)) for _ in KINDS]
+    if withheld:
+        # Whoever is stopped inside a transaction loses its connection, and gets no further than to its close.
+        places[:2] = ["checkpoint.before", "close.before"]
+        random.shuffle(places)
+    return dict(zip(KINDS, places, strict=True))
+
+
+def _held(lane: Lane, random: Random, places: dict[str, str]) -> list[Hit]:
+    """Have a run of each kind wait at its place."""
     lane.upkeep()
-    for kind in KINDS:
+    for kind, place in places.items():
         lane.truth.grow(kind, random)
-        lane.desk.arm(random.choice(list(PLACES)), f"chaos.{kind}")
+        lane.desk.arm(place, f"chaos.{kind}")
     for kind in KINDS:
         lane.request(kind)
     hits: list[Hit] = []
@@ -101,8 +130,24 @@ def _held(lane: Lane, random: Random) -> list[Hit]:
         if hit := lane.desk.hit(0.2):
             hits.append(hit)
         elif time.monotonic() > give_up:
-            raise Broken(f"only {[hit.point for hit in hits]} came by in {_HIT_PATIENCE:.0f} s")
+            raise NotPlayed(f"only {[hit.point for hit in hits]} came by in {_HIT_PATIENCE:.0f} s")
     return hits
+
+
+def _another_worker(lane: Lane) -> datetime:
+    """Start one more worker; return when it lived."""
+    lane.desk.arm("start.worker")
+    lane.start(lane.spare, "worker", "--threads=3")
+    hit = lane.desk.hit(_HIT_PATIENCE)
+    if hit is None:
+        raise NotPlayed(f"no worker started in {_HIT_PATIENCE:.0f} s")
+    hit.go_on()
+    now: datetime = lane.sql("SELECT clock_timestamp()")[0][0]
+    return now
+
+
+def _place(hit: Hit) -> str:
+    return hit.point.partition("@")[0]
 
 
 def _run_of(lane: Lane, hit: Hit) -> int:
@@ -120,14 +165,32 @@ def _closed(lane: Lane, runs: list[int]) -> dict[int, tuple[object, ...]]:
     return {run: row for run, *row in rows}
 
 
-def _wait_until_over(lane: Lane, runs: list[int], mark: int) -> None:
-    """Wait until each run has ended in its own eyes too, which its process says in a line."""
+def _refused(lane: Lane, runs: list[int], mark: int) -> dict[int, str]:
+    """Wait until each run has ended in its own eyes too, which its process says in a line; return who refused it."""
     give_up = time.monotonic() + _WAKING_PATIENCE
     while True:
         said = lane.said_since(mark)
-        if all(re.search(rf"run {run} LOST in ", said) for run in runs):
-            return
+        ends = {run: found[1] for run in runs if (found := re.search(rf"run {run} ([A-Z_]+ in .*)\n", said))}
+        if others := [f"run {run} {end}" for run, end in ends.items() if not end.startswith("LOST ")]:
+            raise Broken(f"it was closed as LOST, woke up, and thinks that it ended otherwise: {others[0]}")
+        if len(ends) == len(runs):
+            return {
+                run: next((by for by, words in _REFUSALS.items() if words in end), end) for run, end in ends.items()
+            }
         if time.monotonic() > give_up:
-            left = [run for run in runs if not re.search(rf"run {run} LOST in ", said)]
-            raise Broken(f"runs {left} woke up and did not end as LOST in {_WAKING_PATIENCE:.0f} s")
+            left = sorted(set(runs) - set(ends))
+            raise Broken(f"runs {left} woke up and did not end in {_WAKING_PATIENCE:.0f} s")
         time.sleep(0.02)
+
+
+def _see_that_each_tried(runs: dict[int, Hit], refused: dict[int, str]) -> None:
+    """Hold what each run that was not interrupted met with against the place where it had been stopped.
+
+    Raises:
+        Broken: it was something else than the first guard on its way.
+    """
+    for run, hit in runs.items():
+        guard = "checkpoint" if _place(hit) == "checkpoint.before" else "close"
+        by = refused[run]
+        if not by.endswith(f" {guard}"):
+            raise Broken(f"run {run} woke up at {hit.point} without an interrupt, and was refused {by}")
