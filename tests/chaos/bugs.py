@@ -8,6 +8,10 @@ _CLOSING, _RUN, _STATEMENTS = "closing.py", "run.py", "statements.py"
 _ANEW = '                database.commit()\n                database.begin("READ COMMITTED READ WRITE")\n'
 _FENCING = "tests/integration/test_fencing.py"
 _RECOVERY = "tests/acceptance/test_recovery.py"
+_ZOMBIES = "tests/chaos/test_crashes.py::test_a_holder_that_wakes_up_beyond_its_lease_is_refused_and_holds_nobody_back"
+_YEAR = "tests/chaos/test_schedule_year.py"
+_MACHINES = "tests/chaos/test_state_machines.py"
+_SOAK = "tests/chaos/test_soak.py::test_after_every_kind_of_fault_the_tables_are_those_of_the_sources"
 
 BUGS = (
     Bug(
@@ -21,6 +25,7 @@ BUGS = (
         ),
         (
             "checkpoint.before/stop/append",
+            _ZOMBIES,
             "tests/integration/test_run.py::test_a_run_that_was_closed_by_somebody_else_commits_nothing",
         ),
     ),
@@ -72,13 +77,16 @@ l AS (
         "a close that overwrites an earlier due time",
         _STATEMENTS,
         (("next_due_at = least(c.next_due_at, CASE %(give)s::text", "next_due_at = coalesce(CASE %(give)s::text"),),
-        ("tests/integration/test_ledger.py::test_a_request_during_a_run_makes_one_more_run_follow",),
+        (
+            "tests/integration/test_ledger.py::test_a_request_during_a_run_makes_one_more_run_follow",
+            f"{_MACHINES}::test_any_sequence_of_acts_leaves_the_ledger_as_its_rules_say",
+        ),
     ),
     Bug(
         "a close without the holder",
         _STATEMENTS,
         ((" AND c.fence = %(fence)s AND c.holder = %(token)s AND r.id = %(run)s", " AND r.id = %(run)s"),),
-        ("close.before/stop/append",),
+        ("close.before/stop/append", _ZOMBIES),
     ),
     Bug(
         "a close as LOST that gives back infinity",
@@ -181,7 +189,7 @@ l AS (
 """,
             ),
         ),
-        ("rows.middle/kill/append",),
+        ("rows.middle/kill/append", _SOAK),
     ),
     Bug(
         "the rows before the watermark, in a transaction of their own",
@@ -243,7 +251,10 @@ l AS (
                 "tick = schedule.tick_after(held.schedule, held.tz, datetime.now(held.started_at.tzinfo))",
             ),
         ),
-        (f"{_FENCING}::test_a_hosts_clock_that_is_wrong_changes_nothing",),
+        (
+            f"{_FENCING}::test_a_hosts_clock_that_is_wrong_changes_nothing",
+            f"{_YEAR}::test_what_fell_due_while_all_was_down_is_one_run_at_once_and_then_the_plan_goes_on",
+        ),
     ),
     Bug(
         "the watermark judged by the host's clock",

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 from tests.chaos.cases import Case
+from tests.chaos.lane import Lane
 from tests.chaos.matrix import lanes, play_all
 from tests.site import ROOT
 
 SEEDS = 4
 _PATIENCE = 25.0
 _VERDICT = re.compile(r"FAILED |\d+ (passed|failed|error).* in [\d.]+s")
+_FAILED = re.compile(r"FAILED (\S+) - (.*)")
+# A broken law, or an assertion; not a time limit of pytest's, nor an error that the test itself runs into.
+_ASSERTED = re.compile(r"(tests\.chaos\.play\.)?Broken:|AssertionError|assert |Failed: DID NOT RAISE")
 
 
 class Bug(NamedTuple):
@@ -26,7 +33,7 @@ class Bug(NamedTuple):
         words: what is wrong with it.
         file: of ``collectkit/``.
         changes: texts, each of which must be there once, and what stands in their place.
-        catchers: cases of the matrix, and tests, of which one at least must fail.
+        catchers: cases of the matrix, of which one must fail, and tests, each of which must.
     """
 
     words: str
@@ -34,13 +41,23 @@ class Bug(NamedTuple):
     changes: tuple[tuple[str, str], ...]
     catchers: tuple[str, ...]
 
+    @property
+    def cases(self) -> list[Case]:
+        """Those of its catchers that are cases."""
+        return [Case(*each.split("/")) for each in self.catchers if not each.startswith("tests/")]
+
+    @property
+    def tests(self) -> list[str]:
+        """Those that are tests."""
+        return [each for each in self.catchers if each.startswith("tests/")]
+
     def plant(self, tree: Path) -> None:
         """Make a copy of the project with this bug in it.
 
         Raises:
             AssertionError: the text is not there any more: the bug has to be written anew.
         """
-        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "__pycache__", "var", "docs", "requirements"))
+        _copy_to(tree)
         file = tree / "collectkit" / self.file
         text = file.read_text()
         for old, new in self.changes:
@@ -48,32 +65,101 @@ class Bug(NamedTuple):
             text = text.replace(old, new)
         file.write_text(text)
 
-    def caught_by(self, home: Path, seed: int) -> str | None:
-        """Return which catcher caught it, and in what words; None if none did."""
+    def caught_by(self, home: Path, seed: int, control: Control) -> list[str] | None:
+        """Return in what words each catcher caught it; None if one did not that must.
+
+        Raises:
+            AssertionError: what caught it fails without the bug too, or a test failed by something else than what it
+                asserts.
+        """
         tree = home / "tree"
         self.plant(tree)
-        cases = [Case(*each.split("/")) for each in self.catchers if not each.startswith("tests/")]
-        if cases and (complaint := _of_the_matrix(home / "site", tree, cases, seed)):
-            return complaint
-        tests = [each for each in self.catchers if each.startswith("tests/")]
-        return _of_the_tests(tree, tests) if tests else None
+        caught = []
+        if self.cases:
+            complaint = _of_the_matrix(home / "site", tree, self.cases, seed, control)
+            if complaint is None:
+                return None
+            caught.append(complaint)
+        for test in self.tests:
+            failed = of_the_test(tree, test)
+            if failed is None:
+                return None
+            control.passes_test(failed[0])
+            caught.append(": ".join(failed))
+        return caught
 
 
-def _of_the_matrix(home: Path, tree: Path, cases: list[Case], seed: int) -> str | None:
+class Control:
+    """The right tree, under the same conditions: what fails for it too has caught nothing.
+
+    Arguments:
+        home: where a copy of the project may be made.
+        lane: at rest, and nobody else's.
+    """
+
+    def __init__(self, home: Path, lane: Lane) -> None:
+        self._tree = home / "right"
+        self._lane = lane
+        self._locks: defaultdict[str, Lock] = defaultdict(Lock)
+        self._passed: set[object] = set()
+
+    def passes_case(self, case: Case, seed: int) -> None:
+        """Play the case, unless it has been played.
+
+        Raises:
+            AssertionError: it failed.
+        """
+        with self._locks["lane"]:
+            if (case, seed) not in self._passed:
+                played = play_all([self._lane], [case], seed, patience=_PATIENCE)
+                assert [*played.broken, *played.not_played] == [], "the right tree fails too"
+                self._passed.add((case, seed))
+
+    def passes_test(self, test: str) -> None:
+        """Run the test, unless it has been run.
+
+        Raises:
+            AssertionError: it failed.
+        """
+        with self._locks["tree"]:
+            if not self._tree.exists():
+                _copy_to(self._tree)
+        with self._locks[test]:
+            if test not in self._passed:
+                failed = of_the_test(self._tree, test)
+                assert failed is None, f"the right tree fails too: {failed}"
+                self._passed.add(test)
+
+
+def _copy_to(tree: Path) -> None:
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "__pycache__", "var", "docs", "requirements"))
+
+
+def _of_the_matrix(home: Path, tree: Path, cases: list[Case], seed: int, control: Control) -> str | None:
     home.mkdir(mode=0o711)
     with lanes(home, 1, library=tree) as on:
-        for number in range(SEEDS):
-            played = play_all(on, cases, seed + number, patience=_PATIENCE)
-            if played.broken:
-                return f"{played.broken[0]}"
+        for one_seed in range(seed, seed + SEEDS):
+            for case in cases:
+                played = play_all(on, [case], one_seed, patience=_PATIENCE)
+                assert played.not_played == [], "no law was broken, but the case did not come about"
+                if played.broken:
+                    control.passes_case(case, one_seed)
+                    return played.broken[0]
     return None
 
 
-def _of_the_tests(tree: Path, tests: list[str]) -> str | None:
+def of_the_test(tree: Path, test: str) -> tuple[str, str] | None:
+    """Run the test, in its short form, in this copy of the project; return what failed and why, None if nothing did.
+
+    Raises:
+        AssertionError: it did not come to its verdict, or something else failed than what it asserts.
+    """
     said: list[str] = []
+    short = {name: value for name, value in os.environ.items() if name not in {"CHAOS", "SEEDS", "KILLS", "ONLY"}}
     with subprocess.Popen(
-        [sys.executable, "-u", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests],
+        [sys.executable, "-u", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test],
         cwd=tree,
+        env=short | {"COLUMNS": "500"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -87,6 +173,9 @@ def _of_the_tests(tree: Path, tests: list[str]) -> str | None:
         with suppress(subprocess.TimeoutExpired):
             process.wait(_PATIENCE)
         process.kill()
-    failed = [line.strip() for line in said if line.startswith("FAILED")]
-    assert failed or process.returncode == 0, "".join(said)
-    return failed[0].removeprefix("FAILED ") if failed else None
+    failed = next((found for line in said if (found := _FAILED.match(line))), None)
+    if failed is None:
+        assert process.returncode == 0, "".join(said)
+        return None
+    assert _ASSERTED.match(failed[2]), f"{failed[0]}: no assertion of the test"
+    return failed[1], failed[2]
