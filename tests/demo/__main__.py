@@ -23,6 +23,8 @@ def main() -> None:
     parser.add_argument("--once", action="store_true", help="end after the story instead of waiting for Ctrl-C")
     parser.add_argument("--state-dir", type=Path, default=ROOT / "var" / "demo", help="emptied at the start")
     options = parser.parse_args()
+    # Also where it was started with SIGINT ignored, as shells start what runs in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         state = options.state_dir.absolute()
