@@ -22,8 +22,11 @@ SEEDS = 4
 _PATIENCE = 25.0
 _VERDICT = re.compile(r"FAILED |\d+ (passed|failed|error).* in [\d.]+s")
 _FAILED = re.compile(r"FAILED (\S+) - (.*)")
-# A broken law, or an assertion; not a time limit of pytest's, nor an error that the test itself runs into.
-_ASSERTED = re.compile(r"(tests\.chaos\.play\.)?Broken:|AssertionError|assert |Failed: DID NOT RAISE")
+# A time limit, or servers that did not start: nothing is known of the core then. An error that the database raises does
+# count, for a constraint of the ledger is a law too; that it is not the test's own the right tree shows.
+_OF_THE_TEST = re.compile(
+    r"Failed: Timeout|([\w.]+\.)?(NotPlayed|EmbeddedServerError|TimeoutExpired|OSError|FileNotFoundError)\b"
+)
 
 
 class Bug(NamedTuple):
@@ -69,8 +72,7 @@ class Bug(NamedTuple):
         """Return in what words each catcher caught it; None if one did not that must.
 
         Raises:
-            AssertionError: what caught it fails without the bug too, or a test failed by something else than what it
-                asserts.
+            AssertionError: what caught it fails without the bug too, or a test failed by a fault of its own.
         """
         tree = home / "tree"
         self.plant(tree)
@@ -152,7 +154,7 @@ def of_the_test(tree: Path, test: str) -> tuple[str, str] | None:
     """Run the test, in its short form, in this copy of the project; return what failed and why, None if nothing did.
 
     Raises:
-        AssertionError: it did not come to its verdict, or something else failed than what it asserts.
+        AssertionError: it did not come to its verdict, or a fault of the test itself kept it from one.
     """
     said: list[str] = []
     short = {name: value for name, value in os.environ.items() if name not in {"CHAOS", "SEEDS", "KILLS", "ONLY"}}
@@ -177,5 +179,5 @@ def of_the_test(tree: Path, test: str) -> tuple[str, str] | None:
     if failed is None:
         assert process.returncode == 0, "".join(said)
         return None
-    assert _ASSERTED.match(failed[2]), f"{failed[0]}: no assertion of the test"
+    assert not _OF_THE_TEST.match(failed[2]), f"{failed[0]}: a fault of the test itself"
     return failed[1], failed[2]
