@@ -17,7 +17,7 @@ import redis
 
 from tests.site import Site
 
-_EAGER = 0.8
+_EAGER = 0.6
 """How often it has to be one who holds a lease: by lot alone it would mostly be a scheduler, or somebody idle."""
 
 _DEAD = {"Z", "X", ""}

@@ -19,7 +19,7 @@ def plans_of(scale):
     share = {"stop": 6, "term": 10, "flush": 3, "outage": 15, "postgres": 6, "cut": 6}
     faults = {"kill": kills, **{fault: kills // part for fault, part in share.items()}}
     return [
-        Plan(seed, seconds=kills * 2, steps=300, per_step=90, faults=faults, cuts=0.06)
+        Plan(seed, seconds=kills * 2.5, steps=300, per_step=90, faults=faults, cuts=0.06)
         for seed in range(scale.seed, scale.seed + scale.seeds)
     ]
 
