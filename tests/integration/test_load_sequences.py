@@ -107,7 +107,7 @@ def stored(model: type[Model]) -> dict[tuple[str, int], tuple[dict[str, Any], bo
 def test_any_sequence_of_loads_leaves_what_the_same_loads_leave_in_python(db, model):
     create(model)
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(loads, min_size=4, max_size=8))
     def run(sequence):
         execute(f"DELETE FROM {model._meta.table_name}")

@@ -167,7 +167,7 @@ MOMENTS_OF_CHANGE = st.sampled_from(CHANGING_ZONES).flatmap(
 SECONDS = st.integers(-6 * 3600, 3 * 3600)
 
 
-@settings(THOROUGH, max_examples=400)
+@settings(THOROUGH, max_examples=200)
 @given(NIGHT_SPECS.map(" ".join), MOMENTS_OF_CHANGE, SECONDS)
 def test_around_changes_a_tick_is_the_first_minute_that_the_rules_name(spec, change, seconds):
     tz, at = change
@@ -180,7 +180,7 @@ def test_around_changes_a_tick_is_the_first_minute_that_the_rules_name(spec, cha
     assert found == expected if expected is not None else found > until
 
 
-@settings(THOROUGH, max_examples=300)
+@settings(THOROUGH, max_examples=150)
 @given(NIGHT_SPECS.map(" ".join), MOMENTS_OF_CHANGE)
 def test_ticks_rise_across_a_change_and_each_is_valid_in_its_minute(spec, change):
     tz, at = change
