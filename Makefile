@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Half of a test is waiting. Servers of your own are one for all, so that there the tests take turns.
+PROCESSES = $(if $(COLLECTKIT_TEST_DATABASE_URL)$(COLLECTKIT_TEST_BROKER_URL),0,2)
 # What collectkit is measured against, in an environment of its own.
 RIVALS := .venv-rivals
 RIVALS_LOCK := tests/bench/rivals/requirements
@@ -37,7 +39,7 @@ run: $(READY) ## everything on this machine against the real sources; Ctrl-C sto
 	@$(BIN)/collectkit up
 
 test: $(READY) ## all tests; make test ARGS='tests/unit -k cron' for some
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=loadfile $(ARGS)
 
 chaos: $(READY) ## kill, stop and cut everything; SEED=1 SEEDS=1 KILLS=300 ONLY='commit.*/kill/*'
 	@CHAOS=1 SEED=$(SEED) SEEDS=$(SEEDS) KILLS=$(KILLS) ONLY='$(ONLY)' \
