@@ -54,7 +54,8 @@ def compare(home: Path, side: str, seed: int, seconds: float, faults: dict[str, 
         if not ours:
             assert site.run(module="tests.chaos.compared.common").wait(60) == 0, site.log()
         random = Random(f"comparison/{seed}")
-        fleet = Fleet(site, random, workers=2, schedulers=1) if ours else CommonFleet(site, random)
+        # The ticks are this test's, on both sides: no scheduler, whose death would be a fault that spares the workers.
+        fleet = Fleet(site, random, workers=2, schedulers=0) if ours else CommonFleet(site, random)
         tick = _Ours(site) if ours else _Common(site)
         order = [fault for fault, count in faults.items() for _ in range(count)]
         random.shuffle(order)
