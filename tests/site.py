@@ -16,6 +16,9 @@ from urllib.parse import urlsplit
 import psycopg
 
 from collectkit.embedded import EmbeddedPostgres, EmbeddedValkey
+from collectkit.groups import Acl, as_setting
+from collectkit.scoped import SETTING
+from collectkit.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -64,6 +67,7 @@ class Site:
         servers: shared ones; else the site has its own.
         database: of shared servers; the broker's database has the number at its end.
         library: where ``collectkit`` is imported from.
+        groups: what the test's own connection acts under.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Site:
         database: str = "collectkit",
         library: Path = ROOT,
         environ: Mapping[str, str] | None = None,
+        groups: Acl | None = None,
     ) -> None:
         self.home = home
         self.packages = dict(packages)
@@ -84,6 +89,7 @@ class Site:
         self.log_file = home / "log.txt"
         self.processes: list[subprocess.Popen[bytes]] = []
         self._own_servers = servers is None
+        self._acl = as_setting(groups.groups, Settings().acl_namespace) if groups else ""
         self.database = database
         kept = {name: value for name, value in os.environ.items() if not name.startswith("COLLECTKIT_")}
         self.environ = {
@@ -137,7 +143,9 @@ class Site:
 
     def connect(self) -> None:
         """Open the test's own connection, anew after a restart of the server."""
-        self.connection = psycopg.connect(self.environ["COLLECTKIT_DATABASE_URL"], autocommit=True)
+        self.connection = psycopg.connect(
+            self.environ["COLLECTKIT_DATABASE_URL"], autocommit=True, options=f"-c {SETTING}={self._acl}"
+        )
 
     def run(self, *arguments: str, module: str = "collectkit", **environ: str) -> subprocess.Popen[bytes]:
         """Start a command; it leads a group of its own."""

@@ -67,8 +67,7 @@ def compare(home: Path, side: str, seed: int, seconds: float, faults: dict[str, 
                     tick()
                     ticks += 1
                 if struck < len(order) and passed >= struck * seconds / len(order):
-                    fleet.strike(order[struck])
-                    struck += 1
+                    struck += fleet.strike(order[struck])
                 fleet.tend()
                 time.sleep(0.05)
             fleet.calm()

@@ -15,6 +15,7 @@ import psycopg
 
 from tests.chaos.desk import Desk, Hit
 from tests.chaos.proxy import Proxy
+from tests.chaos.subjects.sizes import GROUPS
 from tests.chaos.truth import Truth
 from tests.replay import Replay
 from tests.site import ROOT, Servers, Site
@@ -31,6 +32,13 @@ SELECT 'constraint', n.nspname, coalesce(r.relname, ''), c.conname, pg_get_const
 UNION ALL
 SELECT 'index', schemaname, tablename, indexname, indexdef
   FROM pg_indexes WHERE schemaname IN ('collectkit', 'public')
+UNION ALL
+SELECT 'row security', n.nspname, r.relname, '', concat_ws('/', r.relrowsecurity, r.relforcerowsecurity)
+  FROM pg_class r JOIN pg_namespace n ON n.oid = r.relnamespace
+ WHERE r.relkind = 'r' AND n.nspname IN ('collectkit', 'public')
+UNION ALL
+SELECT 'policy', schemaname, tablename, policyname, concat_ws('/', permissive, roles, cmd, qual, with_check)
+  FROM pg_policies WHERE schemaname IN ('collectkit', 'public')
 UNION ALL
 SELECT 'collector', '', name, schedule, concat_ws('/', tz, depends_on, after, data_models, enabled, max_attempts)
   FROM collectkit.collector WHERE retired_at IS NULL
@@ -82,6 +90,7 @@ class Lane(Site):
             servers=servers,
             database=f"lane_{number}",
             library=library,
+            groups=GROUPS,
             environ={
                 "COLLECTKIT_COLLECTORS": SUBJECTS,
                 "COLLECTKIT_CRASHPOINTS": "tests.chaos.inside:reached",
@@ -174,7 +183,7 @@ class Lane(Site):
         return found[0][0] if found else None
 
     def schema(self, database: str) -> list[tuple[Any, ...]]:
-        """Return all that ``migrate`` makes: tables with their columns, constraints and indexes, and declarations."""
+        """Return all that ``migrate`` makes: tables with all that belongs to them, policies too, and declarations."""
         with psycopg.connect(self.servers.address_of(database), autocommit=True) as connection:
             return connection.execute(_SCHEMA).fetchall()
 

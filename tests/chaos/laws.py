@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from collectkit.groups import Acl, group_id
+from collectkit.scoped import SETTING
+from collectkit.settings import Settings
 from tests.chaos.truth import TABLES, Truth, differences
 from tests.site import Site
 
@@ -55,6 +59,21 @@ def rows_are_those_of_the_source(site: Site, truth: Truth, kinds: tuple[str, ...
         for what, rows in differences(truth.expected(kind), found).items():
             if rows:
                 broken.append(f"{kind}: {len(rows)} rows {what}, first {rows[0]}")
+    return broken
+
+
+def rows_are_for_their_groups(site: Site, tables: Iterable[str], groups: Acl) -> list[str]:
+    """Look at tables with access groups: rows have these and no others, and without groups nobody sees a row."""
+    ids = [[group_id(name, Settings().acl_namespace) for name in names] for names in (groups.read, groups.write)]
+    broken = []
+    for table in tables:
+        count = f"SELECT count(*) FROM {table}"
+        ((others,),) = site.sql(f"{count} WHERE (acl_read, acl_write) <> (%s, %s)", *ids)
+        with site.connection.transaction():
+            site.sql(f"SET LOCAL {SETTING} = ''")
+            ((seen,),) = site.sql(count)
+        broken += [f"{table}: {others} rows have other groups"] * bool(others)
+        broken += [f"{table}: without groups {seen} rows are seen"] * bool(seen)
     return broken
 
 

@@ -17,7 +17,7 @@ from tests.chaos.cases import Case
 from tests.chaos.desk import Hit
 from tests.chaos.lane import TTL, Lane, dice
 from tests.chaos.strike import strike
-from tests.chaos.subjects.sizes import STEP
+from tests.chaos.subjects.sizes import GROUPS, STEP
 
 HIT_PATIENCE = 60.0
 PROCESS_PATIENCE = 60.0
@@ -110,6 +110,7 @@ def judge(lane: Lane, kinds: tuple[str, ...]) -> None:
     broken = [
         *laws.rows_are_those_of_the_source(lane, lane.truth, kinds),
         *laws.rows_and_watermark_agree(lane),
+        *laws.rows_are_for_their_groups(lane, ["event"], GROUPS),
         *laws.one_committer(lane),
         *laws.history_follows_the_rules(lane),
     ]

@@ -15,7 +15,7 @@ import psycopg
 import redis
 
 from tests.chaos.fleet import Fleet
-from tests.chaos.soaked.plan import SOURCES
+from tests.chaos.soaked.plan import GROUPS, SOURCES
 from tests.chaos.soaked.source import generate
 from tests.site import Site
 
@@ -221,6 +221,7 @@ def soaking(home: Path, plan: Plan) -> Site:
         home,
         {},
         ttl=TTL,
+        groups=GROUPS,
         environ={
             "COLLECTKIT_COLLECTORS": "tests.chaos.soaked",
             "COLLECTKIT_CRASHPOINTS": "tests.chaos.soaked.cuts:reached",

@@ -6,9 +6,9 @@ from collections import Counter
 
 from tests.chaos.commits import commits, every_commit_was_its_holders
 from tests.chaos.dues import Standing, every_request_was_served, everything_ran_in_the_end, no_due_time_was_lost
-from tests.chaos.laws import history_follows_the_rules, one_committer, past_runs
+from tests.chaos.laws import history_follows_the_rules, one_committer, past_runs, rows_are_for_their_groups
 from tests.chaos.soak import Seen
-from tests.chaos.soaked.plan import DERIVED, KINDS, PARTS, SOURCES
+from tests.chaos.soaked.plan import DERIVED, GROUPS, KINDS, PARTS, PROTECTED, SOURCES
 from tests.chaos.soaked.source import Source, tally
 from tests.chaos.truth import differences
 from tests.site import Site
@@ -37,6 +37,7 @@ def judge(site: Site, seen: Seen) -> list[str]:
     return [
         *seen.broken,
         *tables_are_the_sources(site, seen),
+        *rows_are_for_their_groups(site, [f"snapshot{number}" for number in PROTECTED], GROUPS),
         *one_committer(site),
         *every_commit_was_its_holders(commits(site)),
         *history_follows_the_rules(site),

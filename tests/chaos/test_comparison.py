@@ -18,6 +18,7 @@ def test_the_faults_that_cost_ours_nothing_cost_the_common_style_rows_or_collect
     print("\n| | rows lost | rows doubled | collectors stuck |\n|---|---|---|---|")
     for each in results.values():
         print(f"| {each.side} | {each.lost:,} | {each.doubled:,} | {each.stuck} of 10 |")
+    assert [{fault: each.faults[fault] for fault in FAULTS} for each in results.values()] == [FAULTS] * len(SIDES)
     ours, locked, stated = results.values()
     assert (ours.lost, ours.doubled, ours.stuck) == (0, 0, 0)
     assert locked.doubled > 0

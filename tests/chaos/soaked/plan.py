@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collectkit.groups import Acl
+
 APPENDS = 14
 WINDOWS = 12
 SNAPSHOTS = 12
@@ -9,6 +11,11 @@ CHAINS = 6
 """Chains hang on the first snapshots: a tally follows each, and a grand total follows that."""
 
 PARTS = 97
+
+GROUPS = Acl(["readers"], ["keepers"])
+"""Of the rows of each second snapshot."""
+
+PROTECTED = range(0, SNAPSHOTS, 2)
 
 KINDS = {"append": APPENDS, "window": WINDOWS, "snapshot": SNAPSHOTS}
 SOURCES = [f"{kind}_{number}" for kind, count in KINDS.items() for number in range(count)]

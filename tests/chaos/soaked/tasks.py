@@ -14,8 +14,8 @@ from random import Random
 
 import peewee
 
-from collectkit import Model, collector, cron
-from tests.chaos.soaked.plan import APPENDS, CHAINS, DEADLY, FLAKY, PARTS, SLOW, SNAPSHOTS, WINDOWS
+from collectkit import AclModel, Model, collector, cron
+from tests.chaos.soaked.plan import APPENDS, CHAINS, DEADLY, FLAKY, GROUPS, PARTS, PROTECTED, SLOW, SNAPSHOTS, WINDOWS
 from tests.chaos.soaked.source import LATENESS, Source, tally
 
 HERE = Path(os.environ.get("SOAK_DIR", "."))
@@ -57,13 +57,21 @@ class Snapshot(Model):
     value = peewee.IntegerField()
 
 
+class ProtectedSnapshot(AclModel):
+    id = peewee.IntegerField(primary_key=True)
+    value = peewee.IntegerField()
+
+
 class Tally(Model):
     part = peewee.IntegerField(primary_key=True)
     rows = peewee.IntegerField()
     total = peewee.BigIntegerField()
 
 
-SNAPSHOT = [type(f"Snapshot{number}", (Snapshot,), {}) for number in range(SNAPSHOTS)]
+SNAPSHOT = [
+    type(f"Snapshot{number}", (ProtectedSnapshot if number in PROTECTED else Snapshot,), {})
+    for number in range(SNAPSHOTS)
+]
 TALLY = [type(f"Tally{number}", (Tally,), {}) for number in range(CHAINS)]
 GRAND = [type(f"Grand{number}", (Tally,), {}) for number in range(CHAINS)]
 
@@ -137,7 +145,7 @@ def window(number):
 def snapshot(number):
     name = f"snapshot_{number}"
 
-    @collector(name=f"soak.{name}", data_models=[SNAPSHOT[number]], **OPTIONS)
+    @collector(name=f"soak.{name}", data_models=[SNAPSHOT[number]], acl=GROUPS, **OPTIONS)
     def collect(run):
         now, random = step(), lot(run)
         if run.meta_attr.get("step") == now:
@@ -156,6 +164,7 @@ def derive(name, model, above, columns, parts):
     @collector(
         name=f"soak.{name}",
         data_models=[model],
+        acl=GROUPS,
         after=[f"soak.{above}"],
         depends_on=[f"soak.{above}"],
         max_attempts=6,

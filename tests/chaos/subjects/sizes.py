@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime
 
+from collectkit.groups import Acl
+
 BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)
 """The first instant of every source."""
 
@@ -10,3 +12,6 @@ STEP = 9
 
 SEVENTHS = 7
 """So many groups does ``seventh`` make of them."""
+
+GROUPS = Acl(["readers"], ["keepers"])
+"""Of the rows of ``events``."""

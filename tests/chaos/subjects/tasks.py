@@ -14,10 +14,10 @@ from datetime import datetime, timedelta
 import peewee
 from playhouse.postgres_ext import DateTimeTZField
 
-from collectkit import Model, collector, cron, fetch
+from collectkit import AclModel, Model, collector, cron, fetch
 from collectkit.crashpoints import reached
 from tests.chaos.inside import HERE
-from tests.chaos.subjects.sizes import BEGINNING, SEVENTHS, STEP
+from tests.chaos.subjects.sizes import BEGINNING, GROUPS, SEVENTHS, STEP
 
 # A tick comes once a year: whatever runs, the test has made due. A failed run is tried again at once.
 OPTIONS = {"max_attempts": 6, "backoff": (timedelta(seconds=0.3), timedelta(seconds=0.6))}
@@ -33,7 +33,7 @@ class Appended(Model):
     run = peewee.IntegerField()
 
 
-class Event(Model):
+class Event(AclModel):
     id = peewee.IntegerField(primary_key=True)
     value = peewee.IntegerField()
     at = DateTimeTZField()
@@ -103,9 +103,9 @@ def seventh(run):
             batch.replace(Seventh, halfway(run, sorted(found.items())), max_shrink=1)
 
 
-@collector(name="chaos.events", periodic=YEARLY, data_models=[Event], **OPTIONS)
+@collector(name="chaos.events", periodic=YEARLY, data_models=[Event], acl=GROUPS, **OPTIONS)
 def events(run):
-    """By windows of time, with an overlap, of records that change: the latest version stays."""
+    """By windows of time, with an overlap, of records that change: the latest version stays, for some groups alone."""
     said = source("events")
     records = [(record, value, datetime.fromisoformat(at)) for record, value, at in said["records"]]
     since = run.updated_until_dt or BEGINNING
