@@ -178,8 +178,10 @@ class Run:
         return windows(since, until or self.started_at, size, overlap)
 
     def _watermark(self, wanted: datetime | None, now: datetime) -> datetime | None:
+        stored = self.updated_until_dt
         if wanted is None:
-            return None
+            # Said again: what a dry run has stored so far was rolled back.
+            return stored
         if wanted.tzinfo is None:
             raise CheckpointRefused(self.name, f"the watermark {wanted.isoformat()} has no time zone: give it one")
         if wanted > now + _CLOCK_SKEW:
@@ -188,7 +190,6 @@ class Run:
                 f"the watermark {wanted.isoformat()} is later than the database's clock ({now.isoformat()}): "
                 "it says what is in, not what is planned",
             )
-        stored = self.updated_until_dt
         if stored is not None and wanted < stored - _CLOCK_SKEW:
             raise CheckpointRefused(
                 self.name,
@@ -199,7 +200,7 @@ class Run:
         return until if stored is None else max(until, stored)
 
     def _check_complete(self, complete: bool, until: datetime | None) -> None:  # noqa: FBT001 - passed through
-        if complete and until is None and self.updated_until_dt is None:
+        if complete and until is None:
             raise CheckpointRefused(
                 self.name, "complete data need a watermark: give updated_until_dt, or say complete=False"
             )
@@ -234,7 +235,7 @@ class Run:
         self, until: datetime | None, meta: Mapping[str, Any] | None, counts: Counts, *, complete: bool
     ) -> None:
         self.counts = counts
-        self.updated_until_dt = until or self.updated_until_dt
+        self.updated_until_dt = until
         self.is_complete = self.is_complete or complete
         for key, value in (meta or {}).items():
             if value is None:

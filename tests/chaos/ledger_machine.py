@@ -94,7 +94,7 @@ class LedgerMachine(Runs):
         ledger.heal([row.name for row in rows])
 
         for row in rows:
-            if row.holder is None:
+            if row.holder is None and not row.retired:
                 row.next_due = min(row.next_due, row.tick_from(self.ledger.now))
 
     @invariant()

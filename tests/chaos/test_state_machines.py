@@ -26,7 +26,7 @@ def thorough(scale):
     return settings(
         deadline=None,
         suppress_health_check=list(HealthCheck),
-        max_examples=1500 if scale.full else 40,
+        max_examples=1000 if scale.full else 40,
         stateful_step_count=80 if scale.full else 40,
         derandomize=not scale.full,
         phases=[Phase.generate, Phase.shrink],

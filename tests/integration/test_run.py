@@ -133,6 +133,18 @@ def test_a_dry_run_reports_counts_and_changes_nothing(running):
     assert ledger_db.run("SELECT dry_run, counts->>'inserted' FROM collectkit.run") == [(True, "2")]
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_data_are_complete_by_the_watermark_that_an_earlier_checkpoint_of_the_run_gave(running, dry_run):
+    def step(run):
+        run.store(updated_until_dt=run.started_at, complete=False)
+        run.store()
+
+    outcome = running(step, dry_run=dry_run)
+
+    assert (outcome.outcome, outcome.reason) == ("OK", None), outcome
+    assert (row("data_state"), row("updated_until_dt") is None) == (("EMPTY", True) if dry_run else ("COMPLETE", False))
+
+
 @pytest.mark.parametrize(
     ("until", "words"),
     [
