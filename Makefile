@@ -49,7 +49,7 @@ chaos: $(READY) ## kill, stop and cut everything; SEED=1 SEEDS=1 KILLS=300 ONLY=
 coverage: export COVERAGE_FILE = $(CURDIR)/build/coverage/data
 coverage: $(READY) ## the tests, with the branches of the core that they take, children included; fails under 95 %
 	@rm -rf build/coverage
-	@$(BIN)/coverage run -m pytest --timeout=900 $(ARGS)
+	@$(BIN)/coverage run -m pytest --numprocesses=$(PROCESSES) --dist=loadfile --timeout=900 $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
