@@ -61,12 +61,19 @@ class Bug(NamedTuple):
             AssertionError: the text is not there any more: the bug has to be written anew.
         """
         _copy_to(tree)
-        file = tree / "collectkit" / self.file
-        text = file.read_text()
+        Path(tree, "collectkit", self.file).write_text(self.text())
+
+    def text(self) -> str:
+        """Return what the file says with this bug in it.
+
+        Raises:
+            AssertionError: as ``plant``.
+        """
+        text = Path(ROOT, "collectkit", self.file).read_text()
         for old, new in self.changes:
             assert text.count(old) == 1, f"{self.words}: {old!r} is {text.count(old)} times in {self.file}"
             text = text.replace(old, new)
-        file.write_text(text)
+        return text
 
     def caught_by(self, home: Path, seed: int, control: Control) -> list[str] | None:
         """Return in what words each catcher caught it; None if one did not that must.

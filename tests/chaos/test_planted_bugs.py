@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from concurrent.futures import ThreadPoolExecutor
+
+import pytest
 
 from tests.chaos.bugs import BUGS
 from tests.chaos.planted import Control
@@ -32,6 +35,11 @@ def test_every_planted_bug_is_caught_and_nothing_without_one(home, on, scale):
         print(f"  {words}:", *(by or ["NOT CAUGHT"]), sep="\n    ")
 
     assert [words for words, by in caught.items() if by is None] == []
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.words)
+def test_the_place_of_every_bug_is_still_there(bug):
+    ast.parse(bug.text())
 
 
 def test_the_documentation_names_every_planted_bug_and_what_caught_it():
