@@ -20,6 +20,7 @@ from collectkit.database import database, writing
 from collectkit.errors import CheckpointRefused, CollectkitError, LeaseLost
 from collectkit.ledger import Claim
 from collectkit.load import Batch
+from collectkit.reasons import one_line
 from collectkit.windows import Window, windows
 
 # Hosts' clocks differ: up to this much a watermark may be ahead of the database's clock, or behind the stored one.
@@ -104,8 +105,8 @@ class Run:
             meta_attr: keys to merge into ``meta_attr``; a value of None removes the key.
 
         Raises:
-            CheckpointRefused: the watermark has no zone, goes back, or lies in the future; or data without a watermark
-                are said to be complete. Nothing was written.
+            CheckpointRefused: the watermark has no zone, goes back, or lies in the future; data without a watermark are
+                said to be complete; or ``meta_attr`` is not JSON. Nothing was written.
             LeaseLost: somebody else has closed this run; the transaction was rolled back.
         """
         if self._batch is not None:
@@ -209,16 +210,22 @@ class Run:
         self, until: datetime | None, meta: dict[str, Any], counts: Counts, *, complete: bool, changed: bool
     ) -> None:
         while True:
-            plan = ledger.checkpoint(
-                self._claim,
-                until=until,
-                stale_at=None if until is None else ledger.as_text(schedule.stale_at(*self._plan, until)),
-                complete=complete,
-                meta={key: value for key, value in meta.items() if value is not None},
-                removed=[key for key, value in meta.items() if value is None],
-                counts=msgspec.to_builtins(counts),
-                acl=self._scope.acted_under(),
-            )
+            try:
+                plan = ledger.checkpoint(
+                    self._claim,
+                    until=until,
+                    stale_at=None if until is None else ledger.as_text(schedule.stale_at(*self._plan, until)),
+                    complete=complete,
+                    meta={key: value for key, value in meta.items() if value is not None},
+                    removed=[key for key, value in meta.items() if value is None],
+                    counts=msgspec.to_builtins(counts),
+                    acl=self._scope.acted_under(),
+                )
+            except (TypeError, ValueError, peewee.DataError) as error:
+                # Of all that is given here only this is not ours.
+                raise CheckpointRefused(
+                    self.name, f"meta_attr takes what JSON has, without NUL characters: {one_line(error)}"
+                ) from error
             if plan is None:
                 raise LeaseLost(
                     f"collector {self.name!r} lost its lease (run {self.id}, fence {self._claim.fence}): its "

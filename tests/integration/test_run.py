@@ -194,6 +194,28 @@ def test_meta_attr_merges_and_none_removes(running):
     assert row("meta_attr") == {"a": 1, "c": 3}
 
 
+@pytest.mark.parametrize("value", ["a\0b", "\ud800", float("nan"), datetime(2026, 1, 1, tzinfo=UTC)])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_what_is_not_json_is_refused_in_words_and_the_run_may_go_on(db, value, dry_run):
+    def odd(run):
+        run.store(run.started_at, meta_attr={"version": 1})
+        with run.checkpoint(meta_attr={"version": value}) as batch:
+            batch.upsert(Thing, ROWS)
+
+    def said(run):
+        with pytest.raises(CheckpointRefused, match="nothing was written: meta_attr takes what JSON has, without NUL"):
+            odd(run)
+        run.store(meta_attr={"more": 2})
+        assert run.meta_attr == {"version": 1, "more": 2}
+
+    declared = collector(periodic=HOURLY, data_models=[Thing], name="tests.things")(said)
+    db.enrol(declared)
+
+    assert declared.run_now(dry_run=dry_run).outcome == "OK"
+    assert Thing.select().count() == 0
+    assert row("meta_attr") == ({} if dry_run else {"version": 1, "more": 2})
+
+
 def test_a_run_that_was_closed_by_somebody_else_commits_nothing(running):
     def robbed(run):
         with run.checkpoint(updated_until_dt=run.started_at) as batch:
