@@ -1,11 +1,13 @@
 """Named places at which a test makes this process fail; in production reaching one calls an empty function.
 
 ``COLLECTKIT_CRASHPOINTS`` names a function, as ``module:function``, that is called at each point instead and may kill
-the process, stop it or raise. It is read once, when the process starts; nothing but a test should set it.
+the process, stop it or raise. It is read once, here and not with the settings, for the first point is passed before
+these are known. Nothing but a test should set it, so a process that obeys it says so.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import pkgutil
 from typing import Literal, TypeAlias
@@ -62,4 +64,5 @@ def reached(point: Point, subject: str = "") -> None:
 
 
 if _named := os.environ.get("COLLECTKIT_CRASHPOINTS"):
+    logging.getLogger(__name__).warning("COLLECTKIT_CRASHPOINTS=%s: a test may make this process fail", _named)
     reached = pkgutil.resolve_name(_named)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
+from collectkit import statements
 from collectkit.embedded import EmbeddedPostgres, EmbeddedValkey
 from collectkit.groups import Acl, as_setting
 from collectkit.scoped import SETTING
@@ -44,10 +46,7 @@ class Servers:
 
     def create_database(self, name: str) -> str:
         """Make an empty database, in place of one of that name, and return its address."""
-        admin = psycopg.conninfo.make_conninfo(
-            self.postgres.url, user="postgres", password=(self.postgres.home / "superuser.password").read_text()
-        )
-        with psycopg.connect(admin, autocommit=True) as connection:
+        with psycopg.connect(self.address_of_superuser("postgres"), autocommit=True) as connection:
             connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
             connection.execute(f"CREATE DATABASE {name} OWNER collectkit")
         return self.address_of(name)
@@ -55,6 +54,14 @@ class Servers:
     def address_of(self, database: str) -> str:
         """Return the address of a database, by the server's socket."""
         return urlsplit(self.postgres.url)._replace(path=f"/{database}").geturl()
+
+    def address_of_superuser(self, database: str) -> str:
+        """Return the superuser's way to a database, as libpq reads it."""
+        return psycopg.conninfo.make_conninfo(
+            self.address_of(database),
+            user="postgres",
+            password=(self.postgres.home / "superuser.password").read_text(),
+        )
 
 
 class Site:
@@ -173,6 +180,11 @@ class Site:
         """Execute a statement on the test's own connection and return its rows."""
         cursor = self.connection.execute(query, values or None)
         return cursor.fetchall() if cursor.description else []
+
+    def ask(self, name: str) -> datetime | None:
+        """Ask for a run as the library does, by the collector's full name; return when, None if there is none."""
+        asked = self.connection.execute(statements.REQUEST, {"name": name, "by": "test", "note": None}).fetchone()
+        return asked and self.sql("SELECT at FROM collectkit.audit WHERE id = %s", *asked)[0][0]
 
     def due(self, name: str) -> None:
         """Make a collector of the first package due now."""

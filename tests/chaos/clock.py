@@ -49,16 +49,16 @@ class Clock:
         """Go as time goes, ahead of it or, if negative, behind it."""
         self._connection.execute("UPDATE clock.hand SET at = NULL, ahead = %s", (ahead,))
 
+    def close(self) -> None:
+        """Close its connection."""
+        self._connection.close()
+
 
 @contextmanager
 def clock_of(servers: Servers, name: str) -> Iterator[Clock]:
     """Make an empty database of this name, and give its clock."""
-    admin = psycopg.conninfo.make_conninfo(
-        servers.create_database(name),
-        user="postgres",
-        password=(servers.postgres.home / "superuser.password").read_text(),
-    )
-    with psycopg.connect(admin, autocommit=True) as connection:
+    servers.create_database(name)
+    with psycopg.connect(servers.address_of_superuser(name), autocommit=True) as connection:
         yield Clock(connection)
 
 

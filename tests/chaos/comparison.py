@@ -31,12 +31,13 @@ class Result:
     """What a side has when all is over, and had forty seconds to mend itself.
 
     Attributes:
+        missing: rows that are not there, whether they were lost or never collected, as where a collector is stuck.
         stuck: collectors that did not get to the end of their source.
     """
 
     side: str
     faults: dict[str, int]
-    lost: int
+    missing: int
     doubled: int
     stuck: int
     seconds: float
@@ -100,9 +101,8 @@ class _Ours:
 
     def __call__(self) -> None:
         """Have every collector run now."""
-        self._site.sql(
-            "UPDATE collectkit.collector SET next_due_at = least(next_due_at, clock_timestamp()), nudged_at = NULL"
-        )
+        for number in range(COLLECTORS):
+            self._site.ask(f"compared.{number}")
 
 
 class _Common:
@@ -119,15 +119,15 @@ class _Common:
 
 
 def _result(site: Site, home: Path, side: str, faults: dict[str, int], seconds: float) -> Result:
-    lost = doubled = stuck = 0
+    missing = doubled = stuck = 0
     for number in range(COLLECTORS):
         expected = Counter((v.seq, v.value) for v in _source(home, number))
         found = Counter(site.sql("SELECT seq, value FROM row WHERE stream = %s", number))
         different = differences(expected, found)
-        lost += len(different["lost"])
+        missing += len(different["lost"])
         doubled += len(different["doubled"])
         stuck += (STEPS * PER_STEP - 1) not in {seq for seq, _ in found}
-    return Result(side, faults, lost, doubled, stuck, seconds)
+    return Result(side, faults, missing, doubled, stuck, seconds)
 
 
 def _is_complete(site: Site) -> bool:

@@ -5,7 +5,7 @@ What a nudge starts, what a sweep would nudge, and what the status says about ev
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import peewee
@@ -38,8 +38,6 @@ class Node:
     due: datetime
     is_complete: bool = False
     runs: int = 0
-    enabled: bool = True
-    blocked_by: list[str] = field(default_factory=list)
 
 
 class DependencyMachine(RuleBasedStateMachine):

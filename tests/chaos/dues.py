@@ -11,12 +11,11 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import NamedTuple
 
-from tests.chaos.laws import MAX_ATTEMPTS, Past
+from tests.chaos.laws import Past
+from tests.chaos.soaked.plan import BACKOFF
+from tests.chaos.subjects.sizes import MAX_ATTEMPTS
 
 _MINUTE = timedelta(minutes=1)
-BACKOFF = (timedelta(seconds=0.5), timedelta(seconds=4))
-"""As the soak's collectors declare it."""
-
 _LONGEST_BACKOFF = timedelta(minutes=15)
 """Of the sweep, which does not know what a collector declares."""
 

@@ -22,11 +22,6 @@ _PAUSE = """
 UPDATE collectkit.collector SET paused_at = CASE WHEN %(paused)s THEN coalesce(paused_at, clock_timestamp()) END,
        nudged_at = NULL WHERE name = %(name)s
 """
-_REWIND = """
-UPDATE collectkit.collector SET updated_until_dt = %(to)s, stale_at = %(stale_at)s, attempt = 0, nudged_at = NULL,
-       next_due_at = clock_timestamp()
- WHERE name = %(name)s AND holder IS NULL AND updated_until_dt > %(to)s
-"""
 
 
 class LedgerMachine(Runs):
@@ -60,11 +55,19 @@ class LedgerMachine(Runs):
     @rule(name=names, back=st.sampled_from([90, 5000]))
     def somebody_rewinds(self, name: str, back: int) -> None:
         row, to = self.ledger.rows[name], self.ledger.now - timedelta(seconds=back)
-        if row.locked or row.holder is not None or row.until is None or row.until <= to:
+        if row.locked:
             return
+        can_be = row.holder is None and row.until is not None and row.until > to
         stale_at = row.stale_from(to)
-        ledger_db.run(_REWIND, {"name": name, "to": to, "stale_at": stale_at})
-        row.until, row.stale_at, row.attempt, row.next_due, row.nudged = to, stale_at, 0, self.ledger.now, None
+
+        rewound = ledger.rewind(
+            name, to=to, stale_at=ledger.as_text(stale_at), dropped=["a"], by="somebody", note="again"
+        )
+
+        assert rewound == can_be
+        if rewound:
+            row.until, row.stale_at, row.attempt, row.next_due, row.nudged = to, stale_at, 0, self.ledger.now, None
+            row.meta.pop("a", None)
 
     @rule(
         name=names,

@@ -47,7 +47,6 @@ class Row:
     holder: Any = None
     lease_until: datetime | None = None
     scheduled_for: datetime | None = None
-    is_dry: bool = False
     locked: bool = False
     """Whether an open checkpoint has the row's lock."""
 

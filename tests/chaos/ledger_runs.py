@@ -49,6 +49,9 @@ class Held:
     process: int
     claim: Claim
     run: Run
+    until: datetime | None
+    """The watermark, as the run must know it: in a dry run it is that run's alone."""
+
     open: ExitStack | None = None
     pending: tuple[Any, ...] = ()
     locks: bool = False
@@ -97,9 +100,8 @@ class Runs(RuleBasedStateMachine):
             row.be_claimed(claim.token, self.ledger.now)
             assert (claim.fence, claim.attempt, claim.scheduled_for) == (row.fence, row.attempt, row.scheduled_for)
             assert claim.started_at == self.ledger.now
-            self.runs.append(
-                Held(process, claim, Run(claim, key=None, deadline=BEGINNING, lease_ttl=TTL, scope=RunScope(None)))
-            )
+            run = Run(claim, key=None, deadline=BEGINNING, lease_ttl=TTL, scope=RunScope(None))
+            self.runs.append(Held(process, claim, run, row.until))
 
     @precondition(lambda self: self.runs)
     @rule(process=processes)
@@ -130,10 +132,7 @@ class Runs(RuleBasedStateMachine):
         is_busy = any(each.open for each in self.runs if each.process == held.process)
         if is_busy or row.locked or any(each.locked for each in self.ledger.followers(row.name)):
             return
-        wanted, stored = (
-            None if ahead is None else self.ledger.now + timedelta(seconds=ahead),
-            held.run.updated_until_dt,
-        )
+        wanted, stored = None if ahead is None else self.ledger.now + timedelta(seconds=ahead), held.until
         too_late = wanted is not None and wanted > self.ledger.now + SKEW
         too_early = wanted is not None and stored is not None and wanted < stored - SKEW
         until = None if wanted is None else max(filter(None, (min(wanted, self.ledger.now), stored)))
@@ -252,6 +251,8 @@ class Runs(RuleBasedStateMachine):
             assert isinstance(error, LeaseLost)
         else:
             assert error is None
+            held.until = until or held.until
+            assert held.run.updated_until_dt == held.until
             if not held.claim.dry_run:
                 row.write(until, complete, meta)
                 for each in self.ledger.followers(row.name) if how == "changes" else ():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import redis
@@ -22,9 +24,12 @@ from tests.site import Site
 QUEUE = "collectkit:collectors"
 TTL = 3.0
 SETTLING = 120.0
-_SAMPLE = 0.5
+SAMPLE = 0.5
 _TAIL = 0.85
 """The part of the time in which faults happen; in what is left the sources still move."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class Seen:
     requests: list[tuple[str, datetime]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     samples: int = 0
+    queue_samples: int = 0
     longest_queue: int = 0
     longest_overdue: float = 0.0
     longest_wait: float = 0.0
@@ -126,13 +132,9 @@ class Soak:
         if names is None and self.random.random() > 0.3:
             return
         for name in names or [self.random.choice(SOURCES)]:
-            rows = self._sql(
-                "UPDATE collectkit.collector SET next_due_at = least(next_due_at, clock_timestamp()), nudged_at = NULL"
-                " WHERE name = %s RETURNING clock_timestamp()",
-                f"soak.{name}",
-            )
-            if rows:
-                self.seen.requests.append((f"soak.{name}", rows[0][0]))
+            asked = self._answer(partial(self.site.ask, f"soak.{name}"), None)
+            if asked:
+                self.seen.requests.append((f"soak.{name}", asked))
             elif names:
                 raise RuntimeError(f"the database does not answer a request for {name}")
 
@@ -140,7 +142,7 @@ class Soak:
         """Take a sample: watermarks only rise, the queue stays short, and nothing waits for long."""
         if time.monotonic() < self._next_sample:
             return
-        self._next_sample = time.monotonic() + _SAMPLE
+        self._next_sample = time.monotonic() + SAMPLE
         rows = self._sql(
             "SELECT c.name, c.updated_until_dt,"
             " CASE WHEN isfinite(c.next_due_at) THEN extract(epoch FROM clock_timestamp() - c.next_due_at)::float8 END,"
@@ -158,6 +160,7 @@ class Soak:
         self.seen.samples += bool(rows)
         with suppress(redis.RedisError):
             self.seen.longest_queue = max(self.seen.longest_queue, int(self._redis.llen(QUEUE)))
+            self.seen.queue_samples += 1
 
     def _settle(self) -> None:
         """No more faults: publish the last step, ask for everything once, and wait until nothing is left to do."""
@@ -203,13 +206,16 @@ class Soak:
 
     def _sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Ask the database; nothing comes back while it is away."""
+        return self._answer(partial(self.site.sql, query, *values), [])
+
+    def _answer(self, ask: Callable[[], T], otherwise: T) -> T:
         try:
-            return self.site.sql(query, *values)
+            return ask()
         except psycopg.OperationalError:
             self.site.connection.close()
             with suppress(psycopg.OperationalError):
                 self.site.connect()
-            return []
+            return otherwise
 
 
 def soaking(home: Path, plan: Plan) -> Site:

@@ -7,7 +7,7 @@ from collections import Counter
 from tests.chaos.commits import commits, every_commit_was_its_holders
 from tests.chaos.dues import Standing, every_request_was_served, everything_ran_in_the_end, no_due_time_was_lost
 from tests.chaos.laws import history_follows_the_rules, one_committer, past_runs, rows_are_for_their_groups
-from tests.chaos.soak import Seen
+from tests.chaos.soak import SAMPLE, Seen
 from tests.chaos.soaked.plan import DERIVED, GROUPS, KINDS, PARTS, PROTECTED, SOURCES
 from tests.chaos.soaked.source import Source, tally
 from tests.chaos.truth import differences
@@ -19,6 +19,8 @@ CAUGHT_UP = 60.0
 """Seconds: a run that is lost costs a lease, a lost nudge ten seconds, and several of them may come together."""
 
 LONGEST_QUEUE = 1000
+SAMPLED = 0.25
+"""The part of all samples that must have had an answer: servers are away now and then."""
 
 _QUERIES = {
     "append": "SELECT seq, value FROM appended WHERE stream = {number} ORDER BY seq, value",
@@ -95,7 +97,12 @@ def all_was_in_time(seen: Seen) -> list[str]:
         "the time until nothing was left to do, faults over": seen.settled_in,
     }
     late = [f"{what}: {took:.1f} s" for what, took in seconds.items() if took >= CAUGHT_UP]
-    return late + [f"{seen.longest_queue} messages waited"] * (seen.longest_queue > LONGEST_QUEUE)
+    rare = [
+        f"only {samples} samples of {what} in {seen.took:.0f} s"
+        for what, samples in {"the ledger": seen.samples, "the queue": seen.queue_samples}.items()
+        if samples < seen.took * SAMPLED / SAMPLE
+    ]
+    return late + rare + [f"{seen.longest_queue} messages waited"] * (seen.longest_queue > LONGEST_QUEUE)
 
 
 def _standings(site: Site) -> list[Standing]:

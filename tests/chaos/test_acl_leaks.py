@@ -15,7 +15,7 @@ from tests.leaks import search
 __all__ = ["archive"]
 
 pytestmark = [
-    pytest.mark.skipif("CHAOS" not in os.environ, reason="minutes: `make chaos`"),
+    pytest.mark.skipif(not os.environ.get("CHAOS"), reason="minutes: `make chaos`"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
 ]
 

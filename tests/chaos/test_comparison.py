@@ -15,11 +15,11 @@ FAULTS = {"kill": 30, "stop": 6, "flush": 4}
 def test_the_faults_that_cost_ours_nothing_cost_the_common_style_rows_or_collectors(home, scale):
     results = {side: compare(home / str(number), side, scale.seed, 45, FAULTS) for number, side in enumerate(SIDES)}
 
-    print("\n| | rows lost | rows doubled | collectors stuck |\n|---|---|---|---|")
+    print("\n| | rows missing | rows doubled | collectors stuck |\n|---|---|---|---|")
     for each in results.values():
-        print(f"| {each.side} | {each.lost:,} | {each.doubled:,} | {each.stuck} of 10 |")
+        print(f"| {each.side} | {each.missing:,} | {each.doubled:,} | {each.stuck} of 10 |")
     assert [{fault: each.faults[fault] for fault in FAULTS} for each in results.values()] == [FAULTS] * len(SIDES)
     ours, locked, stated = results.values()
-    assert (ours.lost, ours.doubled, ours.stuck) == (0, 0, 0)
+    assert (ours.missing, ours.doubled, ours.stuck) == (0, 0, 0)
     assert locked.doubled > 0
     assert stated.stuck > 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import time
+from datetime import timedelta
 from pathlib import Path
 from statistics import quantiles
 
@@ -31,30 +33,48 @@ for number in range(%d):
 
 
 @pytest.fixture
-def site(home):
+def site(home, scale):
+    if not scale.full:
+        pytest.skip("it takes leases of thirty seconds: make chaos")
     with Site(home, {"sitting": TASKS % VICTIMS}, ttl=TTL) as made:
         yield made
 
 
 def test_a_collector_whose_worker_was_killed_runs_again_within_a_lease_and_a_sweep(site, scale):
-    if not scale.full:
-        pytest.skip("it takes leases of thirty seconds: make chaos")
     site.until(lambda: site.sql("SELECT 1 WHERE clock_timestamp() > pg_postmaster_start_time() + interval '31 s'"), 60)
     waited = []
 
     for number in range(ROUNDS):
-        waited += kill_all(site, dice(scale.seed, "recovery", number))
+        killed = kill_all(site, dice(scale.seed, "recovery", number))
+        waited += [at - killed[run] for run, at in next_claims(site, killed)]
 
-    after = sorted(waited)
-    shown = ", ".join(f"p{p} {quantiles(after, n=100)[p - 1]:.1f} s" for p in (50, 90, 99))
-    print(f"{len(after)} kills, next claim after: {shown}, at most {after[-1]:.1f} s")
-    assert len(after) == VICTIMS * ROUNDS
-    assert quantiles(after, n=100)[98] <= 36
+    all_were_in_time(waited, ROUNDS * VICTIMS, "kills, next claim after it")
+
+
+def test_a_collector_whose_worker_was_killed_runs_again_within_a_lease_of_the_databases_own_restart(site, scale):
+    killed = kill_all(site, dice(scale.seed, "recovery"), and_the_database=True)
+    ((restart,),) = site.sql("SELECT pg_postmaster_start_time()")
+    waited = [at - restart for _, at in next_claims(site, killed)]
+
+    all_were_in_time(waited, VICTIMS, "kills, then one of the database, next claim after that")
+    assert min(waited) >= timedelta(seconds=TTL)
+
+
+def all_were_in_time(waited, count, what):
+    after = sorted(each.total_seconds() for each in waited)
+    p50, p90, p99 = (quantiles(after, n=100)[p - 1] for p in (50, 90, 99))
+    print(f"\n{len(after)} {what}: p50 {p50:.1f} s, p90 {p90:.1f} s, p99 {p99:.1f} s, at most {after[-1]:.1f} s")
+    assert len(after) == count
+    assert p99 <= 36
     assert after[-1] <= 45
 
 
-def kill_all(site, random):
-    """Have each collector run in a worker of its own, kill these at any moment of a renewal, and time the next runs."""
+def kill_all(site, random, *, and_the_database=False):
+    """Have each collector run in a worker of its own, kill these at any moment of a renewal, and see the next runs.
+
+    Returns:
+        When each run was killed, by its number; by then one more worker, which lives, has run all of them again.
+    """
     victims = {process.pid: process for process in (site.run("worker", "--threads=1") for _ in range(VICTIMS))}
     site.sql("UPDATE collectkit.collector SET next_due_at = clock_timestamp()")
     site.until(lambda: len(running(site)) == VICTIMS, 120)
@@ -70,10 +90,17 @@ def kill_all(site, random):
         site.kill(process)
     for process in victims.values():
         process.wait()
+    if and_the_database:
+        postmaster = site.postgres.child.process
+        postmaster.send_signal(signal.SIGQUIT)
+        postmaster.wait()
+        site.postgres.start()
+        site.connection.close()
+        site.connect()
     site.until(lambda: len(next_claims(site, killed)) == VICTIMS and not running(site), 90)
     site.kill(survivor)
     survivor.wait()
-    return [(at - killed[run]).total_seconds() for run, at in next_claims(site, killed)]
+    return killed
 
 
 def running(site):

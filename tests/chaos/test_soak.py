@@ -9,6 +9,9 @@ from tests.chaos.lane import WITNESS
 from tests.chaos.soak import Plan, Seen, Soak, soaking
 from tests.chaos.soak_laws import judge
 
+COMMITS_CUT = 2 / 3
+"""For each kill, in full: so many connections end while a COMMIT is on its way."""
+
 
 def plans_of(scale):
     """Return a short plan, or one for each seed that was asked for, the kills shared out among them."""
@@ -19,7 +22,7 @@ def plans_of(scale):
     share = {"stop": 6, "term": 10, "flush": 3, "outage": 15, "postgres": 6, "cut": 6}
     faults = {"kill": kills, **{fault: kills // part for fault, part in share.items()}}
     return [
-        Plan(seed, seconds=kills * 2.5, steps=300, per_step=90, faults=faults, cuts=0.06)
+        Plan(seed, seconds=kills * 2.5, steps=300, per_step=90, faults=faults, cuts=0.12)
         for seed in range(scale.seed, scale.seed + scale.seeds)
     ]
 
@@ -44,6 +47,9 @@ def test_after_every_kind_of_fault_the_tables_are_those_of_the_sources(home, sca
             site.sql(WITNESS_OF_COMMITS)
             seen = Soak(site, plan).run()
             broken[plan.seed] = judge(site, seen)
+            at_commit = seen.done["cut at COMMIT"]
+            if at_commit < plan.faults["kill"] * COMMITS_CUT and scale.full:
+                broken[plan.seed].append(f"only {at_commit} connections were cut while a COMMIT was on its way")
             runs = dict(site.sql("SELECT outcome, count(*) FROM collectkit.run GROUP BY outcome ORDER BY outcome"))
         print(summary(seen, runs), *broken[plan.seed][:20], sep="\n  ")
 

@@ -167,6 +167,15 @@ def test_a_minute_is_too_long(what):
     assert len(all_was_in_time(Seen(plan, **{what: 60.0}))) == 1
 
 
+@pytest.mark.parametrize("what", ["samples", "queue_samples"])
+def test_what_was_seldom_looked_at_was_not_seen(what):
+    plan = Plan(1, seconds=1, steps=1, per_step=1, faults={}, cuts=0)
+    enough = {"took": 100.0, "samples": 50, "queue_samples": 50}
+
+    assert all_was_in_time(Seen(plan, **enough)) == []
+    assert len(all_was_in_time(Seen(plan, **(enough | {what: 49})))) == 1
+
+
 def test_a_thousand_messages_may_wait():
     plan = Plan(1, seconds=1, steps=1, per_step=1, faults={}, cuts=0)
 

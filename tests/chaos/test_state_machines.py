@@ -29,6 +29,7 @@ def thorough(scale):
         max_examples=1000 if scale.full else 40,
         stateful_step_count=80 if scale.full else 40,
         derandomize=not scale.full,
+        print_blob=True,
         phases=[Phase.generate, Phase.shrink],
         report_multiple_bugs=False,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 
 import dramatiq
 import peewee
@@ -75,4 +74,3 @@ def make_tables() -> None:
 
 if __name__ == "__main__":
     make_tables()
-    Path(os.environ["SOAK_DIR"], "made").touch()

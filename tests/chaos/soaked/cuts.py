@@ -15,8 +15,8 @@ import psycopg
 HERE = Path(os.environ.get("SOAK_DIR", "."))
 CHANCE = float(os.environ.get("SOAK_CUTS", "0"))
 SEED = os.environ.get("SOAK_SEED", "")
-_UP_TO = 0.002
-"""Seconds: a COMMIT takes about half of it here."""
+_UP_TO = 0.001
+"""Seconds: about as long as a COMMIT takes here."""
 
 _STATUS = psycopg.pq.TransactionStatus
 _WHEN = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from collectkit.groups import Acl
 
 APPENDS = 14
@@ -11,6 +13,8 @@ CHAINS = 6
 """Chains hang on the first snapshots: a tally follows each, and a grand total follows that."""
 
 PARTS = 97
+
+BACKOFF = (timedelta(seconds=0.5), timedelta(seconds=4))
 
 GROUPS = Acl(["readers"], ["keepers"])
 """Of the rows of each second snapshot."""

@@ -15,8 +15,21 @@ from random import Random
 import peewee
 
 from collectkit import AclModel, Model, collector, cron
-from tests.chaos.soaked.plan import APPENDS, CHAINS, DEADLY, FLAKY, GROUPS, PARTS, PROTECTED, SLOW, SNAPSHOTS, WINDOWS
+from tests.chaos.soaked.plan import (
+    APPENDS,
+    BACKOFF,
+    CHAINS,
+    DEADLY,
+    FLAKY,
+    GROUPS,
+    PARTS,
+    PROTECTED,
+    SLOW,
+    SNAPSHOTS,
+    WINDOWS,
+)
 from tests.chaos.soaked.source import LATENESS, Source, tally
+from tests.chaos.subjects.sizes import MAX_ATTEMPTS
 
 HERE = Path(os.environ.get("SOAK_DIR", "."))
 SEED = os.environ.get("SOAK_SEED", "")
@@ -28,8 +41,8 @@ STEP = timedelta(minutes=1)
 PIECE = 2000
 OPTIONS = {
     "periodic": cron("* * * * *"),
-    "max_attempts": 6,
-    "backoff": (timedelta(seconds=0.5), timedelta(seconds=4)),
+    "max_attempts": MAX_ATTEMPTS,
+    "backoff": BACKOFF,
 }
 
 
@@ -167,8 +180,8 @@ def derive(name, model, above, columns, parts):
         acl=GROUPS,
         after=[f"soak.{above}"],
         depends_on=[f"soak.{above}"],
-        max_attempts=6,
-        backoff=OPTIONS["backoff"],
+        max_attempts=MAX_ATTEMPTS,
+        backoff=BACKOFF,
     )
     def collect(run):
         random = lot(run)

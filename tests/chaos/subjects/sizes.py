@@ -10,6 +10,9 @@ BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)
 STEP = 9
 """So many records does ``append`` commit at a time."""
 
+MAX_ATTEMPTS = 6
+"""Of every collector, and of the soak's."""
+
 SEVENTHS = 7
 """So many groups does ``seventh`` make of them."""
 

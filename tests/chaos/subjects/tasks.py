@@ -17,10 +17,10 @@ from playhouse.postgres_ext import DateTimeTZField
 from collectkit import AclModel, Model, collector, cron, fetch
 from collectkit.crashpoints import reached
 from tests.chaos.inside import HERE
-from tests.chaos.subjects.sizes import BEGINNING, GROUPS, SEVENTHS, STEP
+from tests.chaos.subjects.sizes import BEGINNING, GROUPS, MAX_ATTEMPTS, SEVENTHS, STEP
 
 # A tick comes once a year: whatever runs, the test has made due. A failed run is tried again at once.
-OPTIONS = {"max_attempts": 6, "backoff": (timedelta(seconds=0.3), timedelta(seconds=0.6))}
+OPTIONS = {"max_attempts": MAX_ATTEMPTS, "backoff": (timedelta(seconds=0.3), timedelta(seconds=0.6))}
 YEARLY = cron("0 0 1 1 *")
 
 

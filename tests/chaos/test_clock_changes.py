@@ -1,0 +1,153 @@
+"""The database's clock set back and forth under real workers and a scheduler, which are killed and stopped as well."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from datetime import timedelta
+from random import Random
+
+import psycopg
+import pytest
+
+from tests.chaos.clock import Clock
+from tests.chaos.fleet import Fleet
+from tests.chaos.lane import WITNESS
+from tests.chaos.laws import one_committer
+from tests.chaos.truth import differences
+from tests.site import Site
+
+COLLECTORS = 6
+PAGE = 10
+SECONDS = 60
+FAULTS = {"set_clock": 40, "kill": 15, "stop": 5}
+CAUGHT_UP = 120.0
+"""Seconds, the clock right again: a tick at most, and a lease of a run that was cut short in its midst."""
+
+TASKS = f"""
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import peewee
+from collectkit import Model, collector, cron
+
+PUBLISHED = Path(os.environ["PUBLISHED"])
+
+
+class Appended(Model):
+    id = peewee.BigAutoField()
+    stream = peewee.IntegerField()
+    seq = peewee.IntegerField()
+    run = peewee.IntegerField()
+
+
+def declare(number):
+    # No watermark in time: one that was taken from a clock ahead would be waited for.
+    @collector(
+        name=f"clocked.{{number}}",
+        periodic=cron("* * * * *"),
+        data_models=[Appended],
+        backoff=(timedelta(seconds=0.5), timedelta(seconds=2)),
+    )
+    def collect(run):
+        while (seq := run.meta_attr.get("seq", 0)) < int(PUBLISHED.read_text()):
+            time.sleep(0.1)
+            end = min(seq + {PAGE}, int(PUBLISHED.read_text()))
+            with run.checkpoint(complete=False, meta_attr={{"seq": end}}):
+                Appended.insert_many([(number, each, run.id) for each in range(seq, end)],
+                                     [Appended.stream, Appended.seq, Appended.run]).execute()
+
+
+for each in range({COLLECTORS}):
+    declare(each)
+"""
+
+
+class ClockedSite(Site):
+    """A site whose database has a clock that the test sets."""
+
+    clock: Clock
+
+    def connect(self) -> None:
+        super().connect()
+        self.clock = Clock(psycopg.connect(self.servers.address_of_superuser(self.database), autocommit=True))
+
+
+class ClockedFleet(Fleet):
+    """One more thing that can be done to all of them."""
+
+    site: ClockedSite
+
+    def _set_clock(self) -> bool:
+        unit = timedelta(**{self.random.choice(("seconds", "minutes", "hours", "days")): 1})
+        self.site.clock.run(ahead=self.random.uniform(-40, 40) * unit)
+        return True
+
+
+@pytest.fixture
+def site(home, scale):
+    if not scale.full:
+        pytest.skip("it takes minutes: make chaos")
+    published = home / "published"
+    published.write_text("0")
+    with ClockedSite(home / "site", {"clocked": TASKS}, environ={"PUBLISHED": str(published)}) as made:
+        made.sql(WITNESS)
+        yield made
+        made.clock.close()
+
+
+def publish(home, count):
+    unfinished = home / "published.new"
+    unfinished.write_text(str(count))
+    unfinished.replace(home / "published")
+
+
+def holders(site):
+    """Return who holds a lease, whatever the clock makes of it."""
+    found = site.sql(
+        "SELECT split_part(r.worker, ':', 2)::int FROM collectkit.run r JOIN collectkit.collector c"
+        " ON c.name = r.collector AND c.fence = r.fence WHERE c.holder IS NOT NULL"
+    )
+    return {pid for (pid,) in found}
+
+
+def rows(site):
+    return Counter(site.sql("SELECT stream, seq FROM appended"))
+
+
+# In full alone: it takes the time that it takes.
+def test_whatever_the_clock_does_each_record_is_there_once_and_all_goes_on_when_it_is_right(site, home, scale):
+    random = Random(f"clock/{scale.seed}")
+    order = [fault for fault, count in FAULTS.items() for _ in range(count)]
+    random.shuffle(order)
+    fleet = ClockedFleet(site, random, workers=2, schedulers=1, holders=lambda: holders(site))
+    began, struck = time.monotonic(), 0
+    try:
+        while (passed := time.monotonic() - began) < SECONDS or struck < len(order):
+            count = int(passed * 20)
+            publish(home, count)
+            for number in range(COLLECTORS):
+                site.ask(f"clocked.{number}")
+            if passed >= struck * SECONDS / len(order) and struck < len(order):
+                struck += fleet.strike(order[struck])
+            fleet.tend()
+            time.sleep(0.1)
+        before = sum(rows(site).values())
+        site.clock.run()
+        fleet.calm()
+        publish(home, count + PAGE)
+        expected = Counter((stream, seq) for stream in range(COLLECTORS) for seq in range(count + PAGE))
+        right = time.monotonic()
+        site.until(lambda: not (fleet.tend() or expected - rows(site)), CAUGHT_UP)
+        took = time.monotonic() - right
+    finally:
+        fleet.end()
+    outcomes = Counter(outcome for (outcome,) in site.sql("SELECT outcome FROM collectkit.run"))
+
+    print(f"\n{dict(fleet.done)}; runs: {dict(outcomes)}")
+    print(f"{before:,} of {sum(expected.values()):,} records before the clock was right, all {took:.1f} s after")
+    assert fleet.done["set_clock"] == FAULTS["set_clock"]
+    assert differences(expected, rows(site)) == {"lost": [], "doubled": [], "phantom": []}
+    assert one_committer(site) == []
