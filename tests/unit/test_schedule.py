@@ -28,7 +28,7 @@ LORD_HOWE = "Australia/Lord_Howe"
 ZONES = ["UTC", BERLIN, NEW_YORK, LORD_HOWE, "Asia/Kolkata", "America/Santiago", "Pacific/Auckland"]
 # Clocks change at 02:00 (by one hour and by half of one), at midnight either way, by two hours, and around Ramadan.
 CHANGING_ZONES = [BERLIN, NEW_YORK, LORD_HOWE, "America/Santiago", "Africa/Cairo", "Antarctica/Troll", "America/Nuuk"]
-CHANGING_ZONES += ["Africa/Casablanca", "Atlantic/Azores"]
+CHANGING_ZONES += ["Africa/Casablanca", "Atlantic/Azores", "Europe/London"]
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 # Examples are slow only when a specification next fires decades ahead, and few of them are filtered out.
@@ -343,6 +343,13 @@ def test_a_starred_schedule_leaves_out_what_clocks_skip(tz, eve, spec, expected)
 @pytest.mark.parametrize(
     ("tz", "eve", "spec", "expected"),
     [
+        # Where an offset is none at all, as in London's winter.
+        (
+            "Europe/London",
+            "2026-10-25 01:00",
+            "*/30 * * * *",
+            ["25 01:30 +0100", "25 01:00 +0000", "25 01:30 +0000", "25 02:00 +0000", "25 02:30 +0000"],
+        ),
         (
             BERLIN,
             "2026-10-25 01:30",
