@@ -26,10 +26,12 @@ _IN_A_RUN = (
     "guard.before", "guard.after", "commit.before", "commit.after", "run.after", "close.before", "close.answered",
     "run.closed",
 )  # fmt: skip
+_IN_A_LOAD = ("load.staged", "load.middle")
+_IN_A_FETCH = ("fetch.before", "fetch.middle", "fetch.after")
 _KINDS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_IN_A_RUN, RUNS),
-    **dict.fromkeys(("load.staged", "load.middle"), ("seventh", "events", "snap")),
-    **dict.fromkeys(("fetch.before", "fetch.middle", "fetch.after"), ("snap",)),
+    **dict.fromkeys(_IN_A_LOAD, ("seventh", "events", "snap")),
+    **dict.fromkeys(_IN_A_FETCH, ("snap",)),
     **dict.fromkeys(("renew.before", "renew.answered"), ("append", "events")),
     **dict.fromkeys(("interrupt.before", "lost.before", "lost.backend_ended", "lost.closed"), ("append",)),
     **dict.fromkeys(("sweep.before", "nudge.before", "nudge.marked", "nudge.sent"), ("append",)),
@@ -40,6 +42,12 @@ _KINDS: dict[str, tuple[str, ...]] = {
     ),
     "retire.before": ("drift",),
 }
+# Where the thread that comes by has a connection to PostgreSQL, and certainly something to say on it.
+_IN_TALK = {
+    *_IN_A_RUN, *_IN_A_LOAD, *_IN_A_FETCH,
+    "renew.before", "lost.before", "lost.backend_ended", "nudge.marked",
+    "migrate.locked", "migrate.schema", "migrate.tables", "reconcile.before",
+} - {"claim.before", "close.answered", "run.closed"}  # fmt: skip
 TABLES = {"seventh": "seventh", "events": "event", "snap": "snap"}
 
 
@@ -56,6 +64,32 @@ class Case(NamedTuple):
 
     def __str__(self) -> str:
         return "/".join(self)
+
+    @property
+    def is_in_a_workers_run(self) -> bool:
+        """Whether the thread that comes by is one of a worker, with a nudge in hand."""
+        return self.point in _IN_A_RUN + _IN_A_LOAD + _IN_A_FETCH and self.kind != "hand"
+
+    @property
+    def must_strike(self) -> bool:
+        """Whether the fault certainly finds something, so that it is an error if it does not.
+
+        A worker looks into the broker's queue all the time. Elsewhere a connection may or may not be there, and a
+        statement that is not sent has no answer to lose: those are counted.
+        """
+        if self.fault in {"cut", "lose"}:
+            return self.point in _IN_TALK
+        return self.fault != "broker" or not self.point.startswith("start.")
+
+    @property
+    def is_vain(self) -> bool:
+        """Whether the fault could find nothing, ever: the process has no such connection, or nothing more to say."""
+        by_hand = self.kind == "hand"
+        return (
+            (self.fault == "cut" and self.point == "start.setup")
+            or (self.fault == "broker" and (by_hand or self.kind in {"drift", "fresh"}))
+            or (self.fault == "lose" and by_hand and self.point in {"close.answered", "run.closed"})
+        )
 
     @property
     def collector(self) -> str:
@@ -76,10 +110,11 @@ class Case(NamedTuple):
 
 
 def matrix() -> list[Case]:
-    """Return every case there is."""
+    """Return every case there is, but those in which there is nothing to strike."""
     missing = set(get_args(Point)) - _KINDS.keys()
     assert not missing, f"no case has the crash points {sorted(missing)}"
-    return [Case(point, fault, kind) for point, kinds in _KINDS.items() for fault in FAULTS for kind in kinds]
+    cases = [Case(point, fault, kind) for point, kinds in _KINDS.items() for fault in FAULTS for kind in kinds]
+    return [case for case in cases if not case.is_vain]
 
 
 def share(random: Random, size: int) -> list[Case]:

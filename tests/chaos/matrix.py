@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,8 +13,9 @@ from threading import Lock
 
 from tests.chaos.cases import Case
 from tests.chaos.lane import Lane
-from tests.chaos.play import REST_PATIENCE, Broken, NotPlayed, play
+from tests.chaos.play import REST_PATIENCE, Came, play
 from tests.chaos.truth import KINDS
+from tests.chaos.verdict import Broken, NotPlayed
 from tests.replay import Replay
 from tests.site import ROOT, Servers
 
@@ -25,14 +25,14 @@ class Played:
     """What came of the cases.
 
     Attributes:
-        seconds: by case, from the fault until all was right.
+        came: by case, how all came right; those that did not are not among them.
         broken: the laws that were broken, in words.
         not_played: the cases that did not come about, by a fault of the test itself.
         took: seconds for everything.
         runs: how many there were; ``rows``: how many the sources held at the end.
     """
 
-    seconds: dict[Case, float] = field(default_factory=dict)
+    came: dict[Case, Came] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
     not_played: list[str] = field(default_factory=list)
     took: float = 0
@@ -56,15 +56,22 @@ def lanes(home: Path, count: int, *, library: Path = ROOT) -> Iterator[list[Lane
         ]
 
 
-def _played(lane: Lane, case: Case, seed: int, patience: float) -> tuple[float, list[str], list[str]]:
+def _played(lane: Lane, case: Case, seed: int, patience: float) -> tuple[Came | None, list[str], list[str]]:
     try:
         return play(lane, case, seed, patience), [], []
     except Broken as error:
-        return math.nan, [str(error)], []
+        return None, [str(error)], []
     except NotPlayed as error:
-        return math.nan, [], [str(error)]
+        return None, [], [str(error)]
     except Exception as error:  # noqa: BLE001 - the test fails by it, but no law is broken
-        return math.nan, [], [f"{case}: {type(error).__name__}: {error}"]
+        return None, [], [f"{case}: {type(error).__name__}: {error}"]
+
+
+def _words(came: Came | None) -> str:
+    if came is None:
+        return " " * 8 + "-"
+    seconds = "before" if came.seconds is None else f"{came.seconds:.2f} s"
+    return f"{seconds:>8}{' ' if came.struck else '*'}"
 
 
 def in_parallel(on: list[Lane], work: Callable[[Lane], object]) -> None:
@@ -91,13 +98,14 @@ def play_all(
                 if not waiting:
                     return
                 case = waiting.popleft()
-            seconds, broken, not_played = _played(lane, case, seed, patience)
+            came, broken, not_played = _played(lane, case, seed, patience)
             with lock:
-                played.seconds[case] = seconds
+                if came is not None:
+                    played.came[case] = came
                 played.broken += broken
                 played.not_played += not_played
             if says:
-                print(f"{len(played.seconds):6}  {seconds:6.2f} s  {case}", *broken, *not_played, flush=True)
+                print(f"{len(played.came):6}  {_words(came)}  {case}", *broken, *not_played, flush=True)
 
     in_parallel(on, work)
     played.took = time.monotonic() - began

@@ -11,16 +11,18 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
+from typing import NamedTuple
 
 from tests.chaos import laws
 from tests.chaos.cases import Case
+from tests.chaos.commands import PROCESS_PATIENCE, begin_migration, finish_migration, last_run, see_how_it_ended
 from tests.chaos.desk import Hit
 from tests.chaos.lane import TTL, Lane, dice
 from tests.chaos.strike import strike
 from tests.chaos.subjects.sizes import GROUPS, STEP
+from tests.chaos.verdict import Broken, NotPlayed
 
 HIT_PATIENCE = 60.0
-PROCESS_PATIENCE = 60.0
 REST_PATIENCE = 60.0
 _PAUSE = 0.02
 _WAKING = 0.3
@@ -30,49 +32,57 @@ _LONG = TTL / 3 * 1.5
 _SLOW = TTL / 5
 
 
-class Broken(Exception):
-    """A law was broken; the message says which, and when."""
+class Came(NamedTuple):
+    """How a case came right.
+
+    Attributes:
+        seconds: from the moment at which the fault had struck until all was right; None if it was so before.
+        struck: whether the fault found anything to strike.
+    """
+
+    seconds: float | None
+    struck: bool
 
 
-class NotPlayed(Exception):
-    """The case did not come about; nothing is known of the laws."""
-
-
-def play(lane: Lane, case: Case, seed: int, patience: float = REST_PATIENCE) -> float:
-    """Play the case; return the seconds from the fault until all was right.
+def play(lane: Lane, case: Case, seed: int, patience: float = REST_PATIENCE) -> Came:
+    """Play the case; return how all came right.
 
     Arguments:
         patience: seconds until it must be.
 
     Raises:
         Broken: it was not, or something was wrong on the way.
-        NotPlayed: nobody came by at the point.
+        NotPlayed: nobody came by at the point, or the fault struck nothing although there is something.
     """
     random = dice(seed, *case)
     lane.upkeep()
     try:
         with _said(case):
+            runs_before = last_run(lane)
             hit, kinds = _provoke(lane, case, random)
-            run = lane.running(hit.pid)
+            run, at_rest = lane.running(hit.pid), lane.at_rest()
+            undo = strike(lane, hit, case, random)
             began = time.monotonic()
-            undo = strike(lane, hit, case.fault, random)
             if case.kind == "hand":  # by hand is by hand: nobody repeats it
                 lane.request("append")
             settle(lane, kinds, patience)
-            seconds = time.monotonic() - began
+            seconds = None if at_rest else time.monotonic() - began
             mark = lane.mark()
             if case.fault == "stop" and _withholds(case, seed):
                 lane.desk.withhold_interrupts()
-            undo()
+            struck = undo()
             if case.fault == "stop":
                 _let_it_wake(lane, run, mark)
                 lane.desk.interrupt_again()
             if case.kind == "hand":
-                lane.spare.process.wait(PROCESS_PATIENCE)
-            _finish_migration(lane, case)
+                see_how_it_ended(lane, case, runs_before)
+            if case.kind in {"drift", "fresh"}:
+                finish_migration(lane, case)
             settle(lane, kinds, patience)
             judge(lane, kinds)
-            return seconds
+            if case.must_strike and not struck:
+                raise NotPlayed("the fault found nothing to strike")
+            return Came(seconds, struck)
     finally:
         lane.tidy()
 
@@ -131,7 +141,7 @@ def _provoke(lane: Lane, case: Case, random: Random) -> tuple[Hit, tuple[str, ..
         return _after_another(lane, case, kind), kinds
     desk.arm(case.point, case.subject)
     if family in {"migrate", "reconcile", "retire"}:
-        _begin_migration(lane, case)
+        begin_migration(lane, case)
     elif family in {"start", "schedule"}:
         lane.start(lane.spare, "scheduler" if family == "schedule" else "worker")
     elif case.kind == "hand":
@@ -209,36 +219,6 @@ def _let_it_wake(lane: Lane, run: int | None, mark: int) -> None:
         if time.monotonic() > give_up:
             raise Broken(f"run {run} woke up and did not end in {PROCESS_PATIENCE:.0f} s")
         time.sleep(_PAUSE)
-
-
-def _begin_migration(lane: Lane, case: Case) -> None:
-    if case.kind == "fresh":
-        lane.servers.create_database(f"fresh_{lane.number}")
-        lane.start(lane.spare, "migrate", database=f"fresh_{lane.number}")
-        return
-    lane.sql("DROP TABLE IF EXISTS spare")
-    lane.sql("UPDATE collectkit.collector SET data_models = '{}' WHERE name = 'chaos.snap'")
-    lane.sql(
-        "INSERT INTO collectkit.collector (name, tz, next_due_at, retired_at)"
-        " VALUES ('tests.chaos.subjects.gone', 'UTC', 'infinity', NULL)"
-        " ON CONFLICT (name) DO UPDATE SET retired_at = NULL"
-    )
-    lane.start(lane.spare, "migrate")
-
-
-def _finish_migration(lane: Lane, case: Case) -> None:
-    """Migrate again, as an operator does who saw it fail, and compare the outcome with the code."""
-    if case.kind not in {"drift", "fresh"}:
-        return
-    database = f"fresh_{lane.number}" if case.kind == "fresh" else lane.database
-    lane.end(lane.spare.process, after=PROCESS_PATIENCE)
-    code = lane.start(lane.spare, "migrate", database=database).wait(PROCESS_PATIENCE)
-    if code:
-        raise Broken(f"migrate ended with code {code} after a fault: {lane.log()[-500:]}")
-    found = lane.schema(database)
-    if found != lane.declared:
-        differs = set(found) ^ set(lane.declared)
-        raise Broken(f"migrate left another schema than it makes without a fault: {differs}")
 
 
 @contextmanager

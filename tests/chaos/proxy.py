@@ -12,7 +12,10 @@ from threading import Lock, Thread
 _PIECE = 1 << 16
 
 # How PostgreSQL says that a statement was carried out. What it says when one is only prepared is no such answer.
-_DONE = re.compile(rb"C\x00\x00\x00.(BEGIN|COMMIT|COPY|DELETE|INSERT|SELECT|SET|UPDATE)[ 0-9]*\x00", re.DOTALL)
+_DONE = re.compile(
+    rb"C\x00\x00\x00.((?:ALTER|BEGIN|COMMIT|COPY|CREATE|DELETE|DROP|INSERT|MERGE|SELECT|SET|UPDATE)[ A-Z0-9]*)\x00",
+    re.DOTALL,
+)
 
 
 class _Link:
@@ -43,6 +46,10 @@ class Proxy:
 
     Arguments:
         upstream: the server's unix socket, or its host and port.
+
+    Attributes:
+        lost: what the server had carried out where its answer was lost, as it says it: ``COMMIT``, ``CREATE TABLE``.
+        refused: how many connections ended because the server was away, those that were refused among them.
     """
 
     def __init__(self, upstream: Path | tuple[str, int]) -> None:
@@ -53,34 +60,43 @@ class Proxy:
         self._links: set[_Link] = set()
         self._lock = Lock()
         self._refuses = False
+        self._spared = 0
+        self._robs_the_next = False
+        self.lost: list[str] = []
+        self.refused = 0
         Thread(target=self._accept, name=f"proxy-{self.port}", daemon=True).start()
 
-    def cut(self) -> None:
-        """End every connection there is; new ones are relayed."""
-        for link in self._all():
+    def cut(self) -> set[int]:
+        """End every connection there is; new ones are relayed. Return the client's ends."""
+        with self._lock:
+            links = list(self._links)
+        for link in links:
             link.sever()
+        return {link.port for link in links}
 
     def refuse(self, refuses: bool) -> None:
         """While it refuses, every connection ends at once: the server is away."""
         self._refuses = refuses
         if refuses:
-            self.cut()
+            self.refused += len(self.cut())
 
-    def lose_answer(self, ports: Collection[int] = ()) -> None:
+    def lose_answer(self, ports: Collection[int] = (), spared: int = 0) -> None:
         """The next statement on one of these connections is carried out, and instead of its answer the connection ends.
 
         Arguments:
-            ports: the client's ends; all that there are if none is given.
+            ports: the client's ends; all that there are and will be if none is given.
+            spared: so many answers still arrive before.
         """
         with self._lock:
+            self._spared = spared
+            self._robs_the_next = not ports
             for link in self._links:
                 link.loses_answer = not ports or link.port in ports
 
     def lose_nothing(self) -> None:
         """Lose no answer after all."""
         with self._lock:
-            for link in self._links:
-                link.loses_answer = False
+            self._disarm()
 
     def close(self) -> None:
         """Listen no more, and end every connection."""
@@ -90,9 +106,10 @@ class Proxy:
         self._listener.close()
         self.cut()
 
-    def _all(self) -> list[_Link]:
-        with self._lock:
-            return list(self._links)
+    def _disarm(self) -> None:
+        self._robs_the_next = False
+        for link in self._links:
+            link.loses_answer = False
 
     def _accept(self) -> None:
         while True:
@@ -103,6 +120,7 @@ class Proxy:
             server = socket.socket(self._family)
             try:
                 if self._refuses:
+                    self.refused += 1
                     raise ConnectionRefusedError
                 server.connect(self._upstream)
                 link = _Link(client, server)
@@ -111,6 +129,7 @@ class Proxy:
                 server.close()
                 continue
             with self._lock:
+                link.loses_answer = self._robs_the_next
                 self._links.add(link)
             Thread(target=self._answers, args=(link,), name=f"answers-{link.port}", daemon=True).start()
             Thread(target=link.carry, args=(client, server), name=f"requests-{link.port}", daemon=True).start()
@@ -118,8 +137,7 @@ class Proxy:
     def _answers(self, link: _Link) -> None:
         with suppress(OSError):
             while piece := link.server.recv(_PIECE):
-                if link.loses_answer and _DONE.search(piece):
-                    self.lose_nothing()  # more: one answer is lost, whichever comes first
+                if link.loses_answer and self._loses(link, piece):
                     break
                 link.client.sendall(piece)
         with self._lock:
@@ -127,3 +145,16 @@ class Proxy:
         link.sever()
         link.client.close()
         link.server.close()
+
+    def _loses(self, link: _Link, piece: bytes) -> bool:
+        """Tell whether what the server says is to be lost: of all armed connections, one loses one answer."""
+        done = [found[1].decode() for found in _DONE.finditer(piece)]
+        with self._lock:
+            if not done or not link.loses_answer:
+                return False
+            if self._spared >= len(done):
+                self._spared -= len(done)
+                return False
+            self.lost.append(done[self._spared])
+            self._disarm()
+        return True

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from fnmatch import fnmatch
 
 from collectkit.maintenance import SWEEP_INTERVAL
-from tests.chaos.cases import matrix, share
+from tests.chaos.cases import FAULTS, matrix, share
 from tests.chaos.lane import TTL, dice
 from tests.chaos.matrix import in_parallel, play_all
 from tests.chaos.zombies import KINDS, PLACES, Woken, stop_and_wake
@@ -31,6 +30,7 @@ def test_every_fault_at_every_crash_point_costs_time_and_nothing_else(on, scale)
 
         assert played.broken == []
         assert played.not_played == []
+        assert len(played.came) == len(cases) > 0
 
 
 def test_a_holder_that_wakes_up_beyond_its_lease_is_refused_and_holds_nobody_back(on, scale):
@@ -54,17 +54,22 @@ def test_a_holder_that_wakes_up_beyond_its_lease_is_refused_and_holds_nobody_bac
 
 
 def summary(seed, played):
-    """Return a table of the faults: how many cases, and how long until all was right."""
+    """Return a table of the faults: how many cases, how long until all was right, how many had nothing to strike."""
     lines = [
         (
-            f"seed {seed}: {len(played.seconds)} cases in {played.took:.0f} s, {played.runs} runs, "
+            f"seed {seed}: {len(played.came)} cases in {played.took:.0f} s, {played.runs} runs, "
             f"{played.rows} rows; broken laws: {len(played.broken)}"
         )
     ]
-    for fault in sorted(Counter(case.fault for case in played.seconds)):
-        times = sorted(seconds for case, seconds in played.seconds.items() if case.fault == fault)
-        middle, most = times[len(times) // 2], times[-1]
-        lines.append(
-            f"  {fault:<7} {len(times):4} cases; right again after {middle:.1f} s (median), {most:.1f} s at most"
-        )
+    for fault in FAULTS:
+        came = {case: each for case, each in played.came.items() if case.fault == fault}
+        times = sorted(each.seconds for each in came.values() if each.seconds is not None)
+        words = [f"{len(came):4} cases"]
+        if times:
+            middle, most = times[len(times) // 2], times[-1]
+            words.append(
+                f"{len(times)} with work left, right again after {middle:.1f} s (median), {most:.1f} s at most"
+            )
+        words.append(f"{sum(not each.struck for each in came.values())} found nothing to strike")
+        lines.append(f"  {fault:<7} {'; '.join(words)}")
     return "\n".join(lines)

@@ -25,10 +25,14 @@ def test_each_point_is_at_one_place_and_each_place_has_a_name():
     assert sorted(reached_in_the_code()) == sorted(get_args(crashpoints.Point))
 
 
-def test_each_fault_strikes_at_each_point():
+def test_each_fault_strikes_at_each_point_where_there_is_something_to_strike():
     struck = {(case.point, case.fault) for case in matrix()}
 
-    assert struck >= {(point, fault) for point in get_args(crashpoints.Point) for fault in FAULTS}
+    points = get_args(crashpoints.Point)
+    unconnected = {("start.setup", "cut")} | {
+        (point, "broker") for point in points if point.startswith(("migrate.", "reconcile.", "retire."))
+    }
+    assert struck == {(point, fault) for point in points for fault in FAULTS} - unconnected
 
 
 def test_a_process_that_is_not_told_otherwise_goes_on():
