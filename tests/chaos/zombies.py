@@ -18,13 +18,17 @@ from random import Random
 
 from tests.chaos.desk import Hit
 from tests.chaos.lane import Lane, dice
-from tests.chaos.play import Broken, NotPlayed, judge, settle
+from tests.chaos.play import judge, settle
+from tests.chaos.verdict import Broken, NotPlayed
 
 KINDS = ("append", "events", "snap")
+# Those that load in bulk are inside a COPY in the middle of their rows, and are stopped there more often.
+_BULK = {"events", "snap"}
+_OFTEN = 3
 PLACES = {
     "checkpoint.before": "idle",
     "checkpoint.begun": "inside a transaction",
-    "rows.middle": "in the middle of its rows, for those that load in bulk inside COPY",
+    "rows.middle": "in the middle of its rows",
     "guard.after": "holding its collector's row",
     "commit.before": "about to COMMIT",
     "close.before": "about to close",
@@ -45,12 +49,14 @@ class Woken:
 
     Attributes:
         places: how many were stopped where.
+        in_copy: how many of them while the server read their rows, as it says itself.
         refused: how many by whom.
         accepted: acts of theirs that went through after they had been closed, in words.
         successor_after: seconds from the stop of a holder, while another worker lives, to the claim of its successor.
     """
 
     places: Counter[str] = field(default_factory=Counter)
+    in_copy: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     accepted: list[str] = field(default_factory=list)
     successor_after: list[float] = field(default_factory=list)
@@ -67,6 +73,7 @@ def stop_and_wake(lane: Lane, seed: int, number: int, woken: Woken) -> None:
     try:
         hits = _held(lane, random, _places(random, withheld=withheld))
         runs = {_run_of(lane, hit): hit for hit in hits}
+        in_copy = _in_copy(lane, list(runs))
         stopped_at = lane.sql("SELECT clock_timestamp()")[0][0]
         groups = {hit.group for hit in hits}
         for group in groups:
@@ -88,6 +95,7 @@ def stop_and_wake(lane: Lane, seed: int, number: int, woken: Woken) -> None:
         if withheld:
             _see_that_each_tried(runs, refused)
         woken.places.update(_place(hit) for hit in hits)
+        woken.in_copy += in_copy
         woken.refused.update(refused.values())
         woken.accepted += [f"run {run} changed" for run, row in _closed(lane, list(runs)).items() if row != closed[run]]
         woken.successor_after += [
@@ -108,7 +116,7 @@ def stop_and_wake(lane: Lane, seed: int, number: int, woken: Woken) -> None:
 
 def _places(random: Random, *, withheld: bool) -> dict[str, str]:
     """Return at which place each kind is to be stopped; where none is interrupted each guard is met at least once."""
-    places = [random.choice(list(PLACES)) for _ in KINDS]
+    places = [random.choice([*PLACES, *["rows.middle"] * (_OFTEN - 1 if kind in _BULK else 0)]) for kind in KINDS]
     if withheld:
         # Whoever is stopped inside a transaction loses its connection, and gets no further than to its close.
         places[:2] = ["checkpoint.before", "close.before"]
@@ -156,6 +164,16 @@ def _run_of(lane: Lane, hit: Hit) -> int:
     return run
 
 
+def _in_copy(lane: Lane, runs: list[int]) -> int:
+    """Return how many of these runs have a backend that is carrying out a COPY."""
+    ((count,),) = lane.sql(
+        "SELECT count(*) FROM pg_stat_progress_copy JOIN pg_stat_activity USING (pid)"
+        " WHERE type = 'PIPE' AND application_name = ANY (%s) AND pg_stat_activity.datname = current_database()",
+        [f"collectkit {run}" for run in runs],
+    )
+    return int(count)
+
+
 def _closed(lane: Lane, runs: list[int]) -> dict[int, tuple[object, ...]]:
     """Return how these runs were closed, all of it."""
     rows = lane.sql("SELECT r.id, r.outcome, r::text FROM collectkit.run r WHERE id = ANY (%s)", runs)
@@ -174,13 +192,18 @@ def _refused(lane: Lane, runs: list[int], mark: int) -> dict[int, str]:
         if others := [f"run {run} {end}" for run, end in ends.items() if not end.startswith("LOST ")]:
             raise Broken(f"it was closed as LOST, woke up, and thinks that it ended otherwise: {others[0]}")
         if len(ends) == len(runs):
-            return {
-                run: next((by for by, words in _REFUSALS.items() if words in end), end) for run, end in ends.items()
-            }
+            return {run: _refuser(run, end) for run, end in ends.items()}
         if time.monotonic() > give_up:
             left = sorted(set(runs) - set(ends))
             raise Broken(f"runs {left} woke up and did not end in {_WAKING_PATIENCE:.0f} s")
         time.sleep(0.02)
+
+
+def _refuser(run: int, end: str) -> str:
+    for by, words in _REFUSALS.items():
+        if words in end:
+            return by
+    raise Broken(f"run {run} woke up and ended as LOST, by nothing that is known to refuse it: {end}")
 
 
 def _see_that_each_tried(runs: dict[int, Hit], refused: dict[int, str]) -> None:
