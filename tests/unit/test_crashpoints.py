@@ -32,7 +32,7 @@ def test_each_fault_strikes_at_each_point_where_there_is_something_to_strike():
     unconnected = {("start.setup", "cut")} | {
         (point, "broker") for point in points if point.startswith(("migrate.", "reconcile.", "retire."))
     }
-    assert struck == {(point, fault) for point in points for fault in FAULTS} - unconnected
+    assert {(point, fault) for point in points for fault in FAULTS} - struck == unconnected
 
 
 def test_a_process_that_is_not_told_otherwise_goes_on():
