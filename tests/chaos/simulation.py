@@ -1,15 +1,21 @@
 """Schedulers and a worker in simulated time: real ones, on a real database and broker, whose clock goes as told.
 
-A scheduler's loop is played as it is: it looks, asks when the next due time comes, and sleeps until then, five seconds
-at most. Only the sleeping is done by the clock of the database.
+Each scheduler's ``loop()`` goes on in a thread of its own. Its sleep alone is another one: when all sleep, the worker
+does what it was nudged to; then the clock of the database is set to when the first of them wants to wake, and all wake
+at once.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
-from collectkit import Collector, CronSpec, Run, collector, ledger
+import pytest
+
+from collectkit import Collector, CronSpec, Run, collector
 from collectkit.broker import broker
 from collectkit.database import ledger_db
 from collectkit.discovery import describe
@@ -20,6 +26,8 @@ from tests.chaos.clock import Clock
 LONGEST_SLEEP = timedelta(seconds=5)
 LATER_THAN_DUE = timedelta(milliseconds=1)
 QUEUE = "collectors"
+# A thread may not say what it does on a signal.
+_NO_SIGNALS = SimpleNamespace(SIGTERM=0, SIGINT=0, signal=lambda *_: None)
 
 
 class Simulation:
@@ -27,14 +35,22 @@ class Simulation:
 
     Arguments:
         schedulers: how many there are.
+        longest_sleep: what a scheduler is held to while nothing happens. With more than the true five seconds a year
+            passes in minutes; and it is stricter, for one that forgets a due time is not woken in time by chance.
     """
 
-    def __init__(self, clock: Clock, schedules: Iterable[CronSpec], start: datetime, schedulers: int = 1) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        schedules: Iterable[CronSpec],
+        start: datetime,
+        schedulers: int = 1,
+        longest_sleep: timedelta = LONGEST_SLEEP,
+    ) -> None:
         self._clock = clock
-        self.now = start
-        self.runs: list[tuple[str, datetime, datetime | None]] = []
-        """Of each: the collector, when it began, and the due time that it served."""
-        clock.stand(start)
+        self.longest_sleep = longest_sleep
+        self._passed = timedelta(0)
+        self.set(start)
         ledger_db.run("TRUNCATE collectkit.run, collectkit.collector")
         broker.client.flushall()
         for name in [name for name in broker.actors if name.startswith("year.")]:
@@ -45,39 +61,57 @@ class Simulation:
         ]
         migrate(describe(self.collectors))
         self._consumer = broker.consume(QUEUE, prefetch=1000, timeout=1)
-        self._schedulers = [self.new_scheduler() for _ in range(schedulers)]
+        self.schedulers = [Scheduler(self.collectors) for _ in range(schedulers)]
+        self.forget()
         # The first run of everybody, which waits for no tick.
-        self.look()
-        self.runs.clear()
+        self.pass_until(start)
+        self.forget()
 
-    def new_scheduler(self) -> Scheduler:
-        """Return a scheduler that knows nothing yet."""
-        return Scheduler(self.collectors)
+    def forget(self) -> None:
+        """Have seen no run yet."""
+        self.nudges = 0
+        self.runs: list[tuple[str, datetime, datetime | None]] = []
+        """Of each: the collector, when it began, and the due time that it served."""
 
     def restart(self) -> None:
-        """Have all schedulers start anew."""
-        self._schedulers = [self.new_scheduler() for _ in self._schedulers]
+        """Have all schedulers start anew: they know nothing yet."""
+        self.schedulers = [Scheduler(self.collectors) for _ in self.schedulers]
 
     def set(self, now: datetime) -> None:
         """Set the clock, while nobody looks."""
         self.now = now
         self._clock.stand(now)
 
-    def look(self) -> datetime:
-        """Have each scheduler look once, and the worker do what it was nudged to; return when the first looks again."""
-        sleeps = []
-        for scheduler in self._schedulers:
-            scheduler.schedule()
-            seconds = ledger.seconds_to_next_due([each.name for each in self.collectors])
-            sleeps.append(LONGEST_SLEEP if seconds is None else timedelta(seconds=seconds) + LATER_THAN_DUE)
-        self._work()
-        return self.now + min(LONGEST_SLEEP, *sleeps)
+    def let_pass(self, time: timedelta) -> None:
+        """Have so much time pass, for all clocks."""
+        self._passed += time
+        self.set(self.now + time)
+
+    def monotonic(self) -> float:
+        """Return the seconds that have passed, however often the database's clock was set."""
+        return self._passed.total_seconds()
 
     def pass_until(self, end: datetime) -> None:
-        """Let time pass, with schedulers that look as often as they do."""
-        while self.now < end:
-            self.set(min(end, self.look()))
-        self.look()
+        """Let time pass, with schedulers that look now, whenever they want to, and at the end."""
+        sleep = _Sleep(self, end)
+        with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(len(self.schedulers)) as threads:
+            patch.setattr("collectkit.scheduler.signal", _NO_SIGNALS)
+            patch.setattr("collectkit.scheduler._LONGEST_SLEEP", self.longest_sleep.total_seconds())
+            for each in [threads.submit(_play, scheduler, sleep) for scheduler in self.schedulers]:
+                each.result()
+
+    def work(self) -> bool:
+        """Have the worker do what it was nudged to; return whether there was anything."""
+        before = self.nudges
+        for message in self._consumer:
+            if message is None:
+                break
+            self.nudges += 1
+            actor = broker.actors[message.actor_name]
+            assert isinstance(actor, Collector)
+            actor(*message.args)
+            self._consumer.ack(message)
+        return self.nudges > before
 
     def close(self) -> None:
         """Forget the collectors."""
@@ -85,14 +119,46 @@ class Simulation:
         for each in self.collectors:
             broker.actors.pop(each.name, None)
 
-    def _work(self) -> None:
-        for message in self._consumer:
-            if message is None:
-                return
-            actor = broker.actors[message.actor_name]
-            assert isinstance(actor, Collector)
-            actor(*message.args)
-            self._consumer.ack(message)
-
     def _note(self, run: Run) -> None:
         self.runs.append((run.name, run.started_at, run.scheduled_for))
+
+
+class _Sleep(threading.Event):
+    """What the schedulers sleep on, and what tells them to stop."""
+
+    def __init__(self, simulation: Simulation, end: datetime) -> None:
+        super().__init__()
+        self.barrier = threading.Barrier(len(simulation.schedulers), self._pass)
+        self._simulation = simulation
+        self._end = end
+        self._asked: list[timedelta] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Return when time has passed."""
+        self._asked.append(timedelta(seconds=timeout or 0))
+        self.barrier.wait()
+        return self.is_set()
+
+    def _pass(self) -> None:
+        """Let the time pass for which the first wants to sleep: one thread does, while the others wait for it."""
+        simulation = self._simulation
+        if simulation.work():
+            # They do not know yet when those are due again, and would find out within five seconds.
+            self._asked.append(LONGEST_SLEEP)
+        passed = min(*self._asked, self._end - simulation.now)
+        self._asked.clear()
+        if passed:
+            simulation.let_pass(passed)
+        else:
+            self.set()
+
+
+def _play(scheduler: Scheduler, sleep: _Sleep) -> None:
+    scheduler._stopped = sleep
+    try:
+        scheduler.loop()
+    except BaseException:
+        sleep.barrier.abort()  # the others would wait for this one
+        raise
+    finally:
+        ledger_db.let_go()

@@ -1,11 +1,16 @@
-"""A simulated year: every tick of hundreds of schedules is served once, whoever is down or starts anew meanwhile."""
+"""A simulated year: every tick of hundreds of schedules is served once, whoever is down or starts anew meanwhile.
+
+Schedulers wake when they want to. Which ticks there are is told by others: by cronsim, and where clocks change by the
+rules, read minute by minute.
+"""
 
 from __future__ import annotations
 
 import itertools
-from bisect import bisect_right
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from random import Random
+from types import SimpleNamespace
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -17,6 +22,7 @@ from collectkit.broker import broker
 from tests.chaos.clock import simulated
 from tests.chaos.simulation import LATER_THAN_DUE, LONGEST_SLEEP, Simulation
 from tests.site import Servers
+from tests.unit.test_schedule import literally
 
 YEAR = 2026
 ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "America/Santiago"]
@@ -49,19 +55,38 @@ def some_specs(random, count):
 
 def all_ticks(schedule, start, end):
     tick = start
-    while (tick := schedule.next_tick(tick)) < end:
+    while (tick := schedule.next_tick(tick)) <= end:
         yield tick
 
 
+@cache
 def changes(tz):
     hours = [START - DAY + HOUR * number for number in range(24 * 367)]
     offsets = [moment.astimezone(ZoneInfo(tz)).utcoffset() for moment in hours]
     return [hours[n] for n in range(1, len(hours)) if offsets[n] != offsets[n - 1]]
 
 
+def by_cronsim(spec, tz, start, end):
+    ticks = (tick.astimezone(UTC) for tick in CronSim(spec, start.astimezone(ZoneInfo(tz))))
+    return itertools.takewhile(lambda tick: tick <= end, ticks)
+
+
 def away_from(changed, ticks):
     """Leave out what lies within a day of a change: there each of them has rules of its own."""
     return [tick for tick in ticks if not any(abs(tick - change) < DAY for change in changed)]
+
+
+def near(change, spec, tz, start, end):
+    tick, until = max(start, change - DAY), min(end, change + DAY - MINUTE)
+    while tick := literally(spec, tz, tick, until):
+        yield tick
+
+
+def by_others(spec, tz, start, end):
+    """Yield every tick after ``start`` until ``end``, in no order."""
+    yield from away_from(changes(tz), by_cronsim(spec, tz, start, end))
+    for change in changes(tz):
+        yield from near(change, spec, tz, start, end)
 
 
 def test_over_a_year_the_ticks_are_those_of_cronsim_and_croniter(scale):
@@ -70,18 +95,15 @@ def test_over_a_year_the_ticks_are_those_of_cronsim_and_croniter(scale):
 
     for spec in some_specs(random, 600 if scale.full else 10):
         tz = random.choice(ZONES)
-        zone, changed = ZoneInfo(tz), changes(tz)
+        changed = changes(tz)
         found = away_from(changed, all_ticks(cron(spec, tz), START, END))
         # Vixie's rule for two day fields is an option of croniter; cronsim has it.
-        theirs = croniter(spec, START.astimezone(zone), ret_type=datetime, implement_cron_bug=True)
+        theirs = croniter(spec, START.astimezone(ZoneInfo(tz)), ret_type=datetime, implement_cron_bug=True)
         by_croniter = itertools.takewhile(
-            lambda tick: tick < END, (theirs.get_next().astimezone(UTC) for _ in itertools.count())
-        )
-        by_cronsim = itertools.takewhile(
-            lambda tick: tick < END, (tick.astimezone(UTC) for tick in CronSim(spec, START.astimezone(zone)))
+            lambda tick: tick <= END, (theirs.get_next().astimezone(UTC) for _ in itertools.count())
         )
 
-        assert found == away_from(changed, by_cronsim), (spec, tz)
+        assert found == away_from(changed, by_cronsim(spec, tz, START, END)), (spec, tz)
         assert found == away_from(changed, by_croniter), (spec, tz)
         total += len(found)
     assert total > 2_000
@@ -109,12 +131,26 @@ def simulation(clock):
 
 
 def expected_runs(schedules, start, end, downtimes=()):
-    """What the design says: each tick is served when it comes, or at the end of the downtime it falls into, once."""
-    runs = set()
+    """What the design says of each tick: it is served when it comes, or at the end of the downtime it falls into.
+
+    Returns when, by collector and due time; of the ticks that are served at once that is the first one's.
+    """
+    runs = {}
     for number, schedule in enumerate(schedules):
-        for tick in all_ticks(schedule, start, end):
-            runs.add((f"year.n{number}", next((up for down, up in downtimes if down <= tick <= up), tick)))
+        due = {}
+        for tick in sorted(by_others(schedule.spec, schedule.tz, start, end)):
+            due.setdefault(next((up for down, up in downtimes if down <= tick <= up), tick), tick)
+        runs |= {(f"year.n{number}", tick): moment for moment, tick in due.items()}
     return runs
+
+
+def assert_each_tick_was_one_run(simulated, expected):
+    began = {(name, due): began for name, began, due in simulated.runs}
+    assert set(began) == set(expected)
+    assert len(simulated.runs) == len(expected)
+    assert all(timedelta(0) <= began[run] - moment <= LATER_THAN_DUE for run, moment in expected.items())
+    # Of all that look at the same moment, one nudges.
+    assert simulated.nudges == len(expected)
 
 
 @pytest.mark.parametrize("schedulers", [1, 2, 3])
@@ -122,32 +158,28 @@ def test_every_tick_of_a_year_is_one_run_also_when_all_was_down_for_a_minute_an_
     simulation, scale, schedulers
 ):
     random = Random(scale.seed * 10 + schedulers)
-    specs = some_specs(random, 40 // schedulers if scale.full else 12)
-    schedules = [cron(spec, random.choice(ZONES)) for spec in specs]
-    # In `make test` the days around both changes of Berlin's clocks are the year.
-    seasons = [(START, END)] if scale.full else [(SPRING - DAY, SPRING + DAY), (AUTUMN - DAY, AUTUMN + DAY)]
-    for start, end in seasons:
-        sizes = [MINUTE, HOUR] + ([7 * DAY] if end - start > 30 * DAY or start > SPRING else [])
+    specs = some_specs(random, 20 // schedulers if scale.full else 8)
+    # A time of day that clocks skip and show twice, and one that follows them as they go.
+    schedules = [cron("30 2 * * *", "Europe/Berlin"), cron("*/30 2 * * *", "Europe/Berlin")]
+    schedules += [cron(spec, random.choice(ZONES)) for spec in specs]
+    # In `make test` the days around both changes of Berlin's clocks are the year, and a day after which all is down.
+    days = [(SPRING - DAY, SPRING + DAY), (AUTUMN - DAY, AUTUMN + DAY), (AUTUMN + DAY, AUTUMN + 2 * DAY)]
+    for start, end in [(START, END)] if scale.full else days:
+        sizes = [MINUTE, HOUR, *([7 * DAY] if end > AUTUMN + DAY else [])]
         downs = sorted(start + random.random() * (end - start) * 0.6 for _ in sizes)
         downtimes = [(down, down + size) for down, size in zip(downs, sizes, strict=True)]
         while any(up >= down for (_, up), (down, _) in itertools.pairwise(downtimes)):
             downtimes = [(down + n * HOUR, up + n * HOUR) for n, (down, up) in enumerate(downtimes)]
         last = max(end, downtimes[-1][1] + HOUR)
-        simulated = simulation(schedules, start, schedulers=schedulers)
+        simulated = simulation(schedules, start, schedulers=schedulers, longest_sleep=END - START)
 
-        expected = expected_runs(schedules, start, last, downtimes)
-        moments = {moment for _, moment in expected}
-        # Nobody runs at any other moment, whoever looks.
-        moments |= {start + random.random() * (last - start) for _ in range(len(moments) // 5)}
-        for moment in sorted(moment for moment in moments if not any(down <= moment < up for down, up in downtimes)):
-            simulated.set(moment)
-            simulated.look()
+        for down, up in downtimes:
+            simulated.pass_until(down)
+            simulated.restart()
+            simulated.set(up)
+        simulated.pass_until(last)
 
-        assert set(expected) == {(name, began) for name, began, _ in simulated.runs}
-        assert len(expected) == len(simulated.runs)
-        served_late = [run for run in simulated.runs if run[1] != run[2]]
-        assert {began for _, began, _ in served_late} <= {up for _, up in downtimes}
-        assert all(due < began for _, began, due in served_late)
+        assert_each_tick_was_one_run(simulated, expected_runs(schedules, start, last, downtimes))
 
 
 @pytest.mark.parametrize("schedulers", [1, 2, 3])
@@ -164,27 +196,37 @@ def test_schedulers_that_start_anew_at_every_second_of_a_minute_neither_miss_a_t
         simulated.restart()
         simulated.pass_until(minute + MINUTE - timedelta(seconds=1))
 
-    expected = expected_runs(schedules, start, simulated.now)
-    assert {(name, due) for name, _, due in simulated.runs} == expected
-    assert len(simulated.runs) == len(expected)
-    assert max(began - due for _, began, due in simulated.runs) <= LATER_THAN_DUE
+    assert_each_tick_was_one_run(simulated, expected_runs(schedules, start, simulated.now))
 
 
 @pytest.mark.parametrize("away", [MINUTE, HOUR, 7 * DAY])
 def test_what_fell_due_while_all_was_down_is_one_run_at_once_and_then_the_plan_goes_on(simulation, away):
     start = datetime(YEAR, 3, 28, 23, 59, 30, tzinfo=UTC)
-    schedules = [cron("* * * * *"), cron("@hourly"), cron("30 2 * * *", "Europe/Berlin"), cron("@weekly")]
+    schedules = [cron("* * * * *"), cron("0 * * * *"), cron("30 2 * * *", "Europe/Berlin"), cron("0 0 * * 0")]
     simulated = simulation(schedules, start)
 
     simulated.set(start + away)
     simulated.restart()
     simulated.pass_until(simulated.now + 3 * MINUTE)
 
-    for number, schedule in enumerate(schedules):
-        ticks = list(all_ticks(schedule, start, simulated.now))
-        missed = bisect_right(ticks, start + away)
-        expected = ([(start + away, ticks[0])] if missed else []) + [(tick, tick) for tick in ticks[missed:]]
-        found = [(began, due) for name, began, due in simulated.runs if name == f"year.n{number}"]
-        assert [due for _, due in found] == [due for _, due in expected]
-        assert all(began - meant <= LATER_THAN_DUE for (began, _), (meant, _) in zip(found, expected, strict=True))
-    assert LONGEST_SLEEP > LATER_THAN_DUE
+    expected = expected_runs(schedules, start, simulated.now, [(start, start + away)])
+    assert_each_tick_was_one_run(simulated, expected)
+
+
+@pytest.mark.parametrize("off", [HOUR, -HOUR, 400 * DAY])
+def test_when_the_clock_is_set_off_and_right_again_no_tick_is_lost_from_a_minute_later(simulation, monkeypatch, off):
+    schedules = [cron("* * * * *"), cron("*/20 * * * *"), cron("0 * * * *", "Asia/Kolkata")]
+    simulated = simulation(schedules, datetime(YEAR, 7, 1, 12, 0, 30, tzinfo=UTC), schedulers=2)
+    # The clock of their host shows how time passes here, so that they heal each minute.
+    monkeypatch.setattr("collectkit.scheduler.time", SimpleNamespace(monotonic=simulated.monotonic))
+    simulated.restart()
+
+    for setting in (off, -off):
+        simulated.set(simulated.now + setting)
+        simulated.pass_until(simulated.now + MINUTE + LONGEST_SLEEP)
+        simulated.forget()
+        simulated.longest_sleep, healed = HOUR, simulated.now
+        simulated.pass_until(healed + 20 * MINUTE)
+        simulated.longest_sleep = LONGEST_SLEEP
+
+        assert_each_tick_was_one_run(simulated, expected_runs(schedules, healed, simulated.now))
