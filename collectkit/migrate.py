@@ -207,7 +207,8 @@ def _migrations(package: str, discovered: Discovered) -> Path | None:
 def _missing_tables(db: Any, models: set[type[peewee.Model]]) -> list[str]:
     metas = {model: model._meta for model in models}  # noqa: SLF001 - Peewee's documented name
     missing = [model for model, meta in metas.items() if not db.table_exists(meta.table_name, schema=meta.schema)]
-    with db.bind_ctx(missing, bind_refs=False, bind_backrefs=False):
+    # A table that is there without its indexes would be taken for whole the next time.
+    with db.bind_ctx(missing, bind_refs=False, bind_backrefs=False), db.atomic():
         db.create_tables(missing)
     return [f"created table {metas[model].table_name}" for model in missing]
 

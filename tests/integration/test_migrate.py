@@ -137,6 +137,24 @@ def test_after_counts_in_a_cycle(db):
     assert fault.startswith("a cycle of depends_on and after: ")
 
 
+def test_a_table_whose_index_cannot_be_made_is_not_left_without_it(db):
+    class Indexed(Model):
+        id = peewee.IntegerField(primary_key=True)
+        word = peewee.TextField()
+
+    Indexed.add_index(peewee.SQL("CREATE UNIQUE INDEX indexed_word ON indexed (wrod)"))
+    found = describe([declare(data_models=[Table, Indexed])])
+
+    with pytest.raises(CollectkitError, match="wrod"):
+        migrate(found)
+    left = ledger_db.run("SELECT to_regclass('table'), to_regclass('indexed')")
+    Indexed._meta.indexes[:] = [peewee.SQL("CREATE UNIQUE INDEX indexed_word ON indexed (word)")]
+    migrate(found)
+
+    assert left == [(None, None)]
+    assert ledger_db.run("SELECT indexname FROM pg_indexes WHERE indexname = 'indexed_word'")
+
+
 def test_collectors_tables_are_in_public_whatever_the_role_is_called(db):
     migrate(describe([declare(data_models=[Table])]))
 
