@@ -27,6 +27,19 @@ def name(db):
     return one.name
 
 
+@pytest.fixture
+def others(db, name):
+    """One that has no tick for long, and one that was retired; both are due in a hundred years."""
+    for other in ("tests.other", "tests.retired"):
+        db.enrol(collector(periodic=YEARLY, name=other)(lambda _run: None))
+    ledger_db.run(
+        "UPDATE collectkit.collector SET next_due_at = '2126-01-01Z',"
+        " retired_at = CASE WHEN name = 'tests.retired' THEN clock_timestamp() END WHERE name <> %(name)s",
+        {"name": name},
+    )
+    return lambda: {column(other, "next_due_at").year for other in ("tests.other", "tests.retired")} == {2126}
+
+
 def claim(name, **options):
     return ledger.claim(name, ttl=TTL, worker="here", **options)
 
@@ -189,6 +202,20 @@ def test_healing_pulls_a_due_time_back_to_the_next_tick_and_never_moves_it_away(
     before = column(name, "next_due_at")
     ledger.heal([name])
     assert column(name, "next_due_at") == before
+
+
+def test_healing_leaves_those_of_others_and_the_retired_alone(name, others):
+    ledger.heal([name, "tests.retired"])
+
+    assert others()
+
+
+def test_a_request_is_for_one_collector_and_never_for_a_retired_one(name, others):
+    assert ledger.request(name, by="me", note=None)
+    assert not ledger.request("tests.retired", by="me", note=None)
+
+    assert others()
+    assert ledger_db.run("SELECT collector FROM collectkit.audit") == [(name,)]
 
 
 def test_healing_goes_by_the_plan_that_is_in_force_not_by_the_code_of_the_one_who_heals(name):
