@@ -41,9 +41,10 @@ run: $(READY) ## everything on this machine against the real sources; Ctrl-C sto
 test: $(READY) ## all tests; make test ARGS='tests/unit -k cron' for some
 	@$(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=loadfile $(ARGS)
 
-chaos: $(READY) ## kill, stop and cut everything; SEED=1 SEEDS=1 KILLS=300 ONLY='commit.*/kill/*'
+chaos: $(READY) ## kill, stop and cut everything; SEED=1 SEEDS=1 KILLS=300; some cases: ONLY='commit.*/kill/*'
 	@CHAOS=1 SEED=$(SEED) SEEDS=$(SEEDS) KILLS=$(KILLS) ONLY='$(ONLY)' \
-		$(BIN)/python -m pytest tests/chaos tests/acceptance/test_first_load.py -p no:cacheprovider --timeout=0 --durations=12 -s -v $(ARGS)
+		$(BIN)/python -m pytest tests/chaos tests/acceptance/test_first_load.py -p no:cacheprovider --timeout=0 --durations=12 -s -v \
+		--hypothesis-seed=$(or $(SEED),1) $(if $(ONLY),-k every_fault) $(ARGS)
 
 # Its data file needs a name that holds in every directory: the children have others.
 coverage: export COVERAGE_FILE = $(CURDIR)/build/coverage/data

@@ -38,7 +38,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """How a run that was asked for by hand ended.
 
     Attributes:
-        outcome: OK, FAILED, LOST, HANDED_OVER or REVOKED; NOT_CLAIMED if there was no run at all.
+        outcome: OK, FAILED, LOST (somebody else closed it, a rewind for one) or HANDED_OVER; NOT_CLAIMED if there was
+            no run at all.
         reason: one line; None if all is well.
         updated_until: the watermark afterwards.
     """

@@ -141,7 +141,7 @@ class AmbiguousName(CollectkitError):
 
 
 class CheckpointRefused(CollectkitError):
-    """A checkpoint breaks a rule of the watermark; nothing was written.
+    """A checkpoint breaks a rule of the watermark, or its ``meta_attr`` is not JSON; nothing was written.
 
     Arguments:
         collector: its name.

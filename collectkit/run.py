@@ -209,20 +209,22 @@ class Run:
     def _guard(
         self, until: datetime | None, meta: dict[str, Any], counts: Counts, *, complete: bool, changed: bool
     ) -> None:
+        acl = self._scope.acted_under()
         while True:
+            stale_at = None if until is None else ledger.as_text(schedule.stale_at(*self._plan, until))
             try:
                 plan = ledger.checkpoint(
                     self._claim,
                     until=until,
-                    stale_at=None if until is None else ledger.as_text(schedule.stale_at(*self._plan, until)),
+                    stale_at=stale_at,
                     complete=complete,
                     meta={key: value for key, value in meta.items() if value is not None},
                     removed=[key for key, value in meta.items() if value is None],
                     counts=msgspec.to_builtins(counts),
-                    acl=self._scope.acted_under(),
+                    acl=acl,
                 )
             except (TypeError, ValueError, peewee.DataError) as error:
-                # Of all that is given here only this is not ours.
+                # Of all that is given here only this is the author's and was not looked at yet.
                 raise CheckpointRefused(
                     self.name, f"meta_attr takes what JSON has, without NUL characters: {one_line(error)}"
                 ) from error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collectkit import Run, collector, cron
+from collectkit import CollectorSettings, Run, collector, cron
+
+settings = CollectorSettings.load("EXAMPLE_COLLECTOR")
 
 
-@collector(periodic=cron("* * * * *"))
+@collector(periodic=cron("* * * * *"), enabled=settings.enabled)
 def example_collector(run: Run) -> str:
     """Each minute it notes that it has looked; copy it to begin one of your own."""
     run.store(updated_until_dt=run.started_at)

@@ -16,7 +16,7 @@ from collectkit.discovery import Discovered
 from collectkit.migrate import reconcile
 from collectkit.run import Run
 from tests.chaos.ledger_model import COLUMNS, TTL, Row
-from tests.chaos.ledger_runs import BEGINNING, Runs, names
+from tests.chaos.ledger_runs import BEGINNING, Runs, names, processes
 
 _PAUSE = """
 UPDATE collectkit.collector SET paused_at = CASE WHEN %(paused)s THEN coalesce(paused_at, clock_timestamp()) END,
@@ -27,11 +27,13 @@ UPDATE collectkit.collector SET paused_at = CASE WHEN %(paused)s THEN coalesce(p
 class LedgerMachine(Runs):
     """All of it."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(process=processes, name=names)
+    def begin(self, process: int, name: str) -> None:
+        # Most rules need a run: it does not wait for chance.
         self.clock.stand(BEGINNING)
         ledger_db.run("TRUNCATE collectkit.run, collectkit.collector")
         self._deploy(*self.ledger.rows.values())
+        self.a_process_claims(process, name, force=False, dry=False)
 
     @rule(name=names)
     def somebody_asks_for_a_run(self, name: str) -> None:

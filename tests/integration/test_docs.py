@@ -10,17 +10,12 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-import msgspec
 import pytest
-import typer
 
-from collectkit import cli
 from collectkit.actor import Collector
 from collectkit.broker import broker
 from collectkit.counts import Counts
 from collectkit.database import ledger_db
-from collectkit.discovery import discover
-from collectkit.settings import CollectorSettings, Settings, load_settings
 from collectkit.status import read_status
 from collectors.kev.tasks import kev_collector
 from tests.replay import Answer, Replay
@@ -216,56 +211,6 @@ def test_every_page_of_the_docs_can_be_reached_from_their_index():
     assert linked >= {page for page in (ROOT / "docs").rglob("*.md") if page != index}
 
 
-def test_every_setting_is_in_the_reference_and_nothing_else_is():
-    page = (ROOT / "docs/reference/settings.md").read_text("utf-8")
-    documented = set(re.findall(r"^\| `(COLLECTKIT_(?!TEST_)\w+)` \|", page, re.MULTILINE))
-
-    assert documented == {f"COLLECTKIT_{field.name.upper()}" for field in msgspec.structs.fields(Settings)}
-
-
-def test_the_defaults_in_the_reference_are_those_of_the_code():
-    page = (ROOT / "docs/reference/settings.md").read_text("utf-8")
-    rows = dict(re.findall(r"^\| `(COLLECTKIT_(?!TEST_)\w+)` \| (\S+) \|", page, re.MULTILINE))
-    stated = {name: text.strip("`") for name, text in rows.items() if text != "unset"}
-
-    assert load_settings(stated) == load_settings({})
-    assert {name for name, text in rows.items() if text == "unset"} == {
-        f"COLLECTKIT_{field.name.upper()}" for field in msgspec.structs.fields(Settings) if field.default is None
-    }
-
-
-def test_every_setting_of_a_shipped_collector_is_in_the_reference():
-    page = (ROOT / "docs/reference/settings.md").read_text("utf-8")
-    discover(["collectors"])
-    shipped = [each for each in CollectorSettings.__subclasses__() if each.__module__.startswith("collectors.")]
-
-    assert shipped
-    for each in shipped:
-        prefix = each.__module__.split(".")[1].upper()
-        for field in msgspec.structs.fields(each):
-            assert f"`{prefix}_COLLECTOR_{field.name.upper()}`" in page
-
-
-def commands(group, prefix="collectkit"):
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands(command, f"{prefix} {name}")
-        else:
-            yield f"{prefix} {name}", command
-
-
-def test_every_command_and_option_is_in_the_reference_and_nothing_else_is():
-    page = (ROOT / "docs/reference/commands.md").read_text("utf-8")
-    titles = re.findall(r"^### `(.+)`$", page, re.MULTILINE)
-    known = dict(commands(typer.main.get_command(cli.app)))
-
-    assert sorted(titles) == sorted(known)
-    for name, command in known.items():
-        options = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
-        section = page.partition(f"### `{name}`")[2].partition("\n##")[0]
-        assert {option for option in options - {"--json"} if f"`{option}`" not in section} == set(), name
-
-
 def test_every_moment_that_the_docs_rewind_to_is_one():
     pages = [page.read_text("utf-8") for page in PAGES]
     moments = [moment for page in pages for moment in re.findall(r"rewind \w+\s+--to\s+(\d[^`\s]*)", page)]
@@ -279,3 +224,27 @@ def test_every_word_of_the_glossary_is_explained_once():
 
     assert len(words) == len(set(words))
     assert {"claim", "close", "fence", "lease", "nudge", "sweep", "tick", "watermark"} <= set(words)
+
+
+def test_the_statements_of_the_howto_for_deployment_do_what_they_say(db):
+    page = (ROOT / "docs/howto/deploy.md").read_text("utf-8").partition("## Looking after it")[2]
+    db.enrol(kev_collector)
+    ledger_db.run(
+        "INSERT INTO collectkit.run (collector, fence, attempt, trigger, started_at, outcome, finished_at)"
+        " SELECT name, n, 1, 'due', now(), CASE n WHEN 1 THEN 'RUNNING' ELSE 'OK' END,"
+        " CASE WHEN n > 1 THEN now() - n * interval '60 days' END FROM collectkit.collector, generate_series(1, 3) n"
+    )
+    ledger_db.run(
+        "INSERT INTO collectkit.rejected"
+        " SELECT 'kev', n, 'why', now() - n * interval '60 days' FROM generate_series(1, 3) n"
+    )
+    ledger_db.run("INSERT INTO collectkit.account (name, password) VALUES ('ann', ''), ('bob', '')")
+
+    statements = re.search(r"```sql\n(.*?)```", page, re.DOTALL)
+    assert statements
+    for statement in statements[1].strip().split(";\n"):
+        ledger_db.run(statement)
+
+    assert ledger_db.read("SELECT fence FROM collectkit.run ORDER BY 1") == [(1,)]
+    assert ledger_db.read("SELECT digest FROM collectkit.rejected") == [("1",)]
+    assert ledger_db.read("SELECT name FROM collectkit.account") == [("bob",)]
