@@ -28,7 +28,7 @@ _IN_A_RUN = (
 )  # fmt: skip
 _IN_A_LOAD = ("load.staged", "load.middle")
 _IN_A_FETCH = ("fetch.before", "fetch.middle", "fetch.after")
-_KINDS: dict[str, tuple[str, ...]] = {
+_WHO_COMES_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_IN_A_RUN, RUNS),
     **dict.fromkeys(_IN_A_LOAD, ("seventh", "events", "snap")),
     **dict.fromkeys(_IN_A_FETCH, ("snap",)),
@@ -42,13 +42,14 @@ _KINDS: dict[str, tuple[str, ...]] = {
     ),
     "retire.before": ("drift",),
 }
-# Where the thread that comes by has a connection to PostgreSQL, and certainly something to say on it.
-_IN_TALK = {
-    *_IN_A_RUN, *_IN_A_LOAD, *_IN_A_FETCH,
-    "renew.before", "lost.before", "lost.backend_ended", "nudge.marked",
-    "migrate.locked", "migrate.schema", "migrate.tables", "reconcile.before",
-} - {"claim.before", "close.answered", "run.closed"}  # fmt: skip
-TABLES = {"seventh": "seventh", "events": "event", "snap": "snap"}
+# Where whoever comes by may have nothing more to say to PostgreSQL, so that no answer can be lost.
+_MAY_BE_SILENT = {
+    "close.answered", "run.closed",  # these were a thread's last words, until it is given another nudge
+    "renew.answered",  # the run may end before its lease is renewed again
+    "interrupt.before",  # the thread that renews leases is silent if the run that it interrupts was its only one
+    "shutdown.before",  # the worker that is told to stop may be the one without a run
+}  # fmt: skip
+_LOADED_INTO = {"seventh": "seventh", "events": "event", "snap": "snap"}
 
 
 class Case(NamedTuple):
@@ -74,12 +75,18 @@ class Case(NamedTuple):
     def must_strike(self) -> bool:
         """Whether the fault certainly finds something, so that it is an error if it does not.
 
-        A worker looks into the broker's queue all the time. Elsewhere a connection may or may not be there, and a
-        statement that is not sent has no answer to lose: those are counted.
+        A statement that is not sent has no answer to lose: those cases are counted.
         """
-        if self.fault in {"cut", "lose"}:
-            return self.point in _IN_TALK
-        return self.fault != "broker" or not self.point.startswith("start.")
+        return self.fault != "lose" or self.point not in _MAY_BE_SILENT
+
+    @property
+    def strikes_all_connections(self) -> bool:
+        """Whether all connections of the process are struck, and not those alone that the thread has which comes by.
+
+        One that starts has none yet, and that of a migration the point does not know. Whoever stops says nothing
+        itself: it is its runs that do.
+        """
+        return self.point in {"start.setup", "shutdown.before"} or self.point.startswith("migrate.")
 
     @property
     def is_vain(self) -> bool:
@@ -105,15 +112,15 @@ class Case(NamedTuple):
         if self.point == "nudge.before":
             return ""
         if family == "load":
-            return TABLES[self.kind]
+            return _LOADED_INTO[self.kind]
         return "chaos.snap" if family == "reconcile" else self.collector
 
 
 def matrix() -> list[Case]:
     """Return every case there is, but those in which there is nothing to strike."""
-    missing = set(get_args(Point)) - _KINDS.keys()
+    missing = set(get_args(Point)) - _WHO_COMES_BY.keys()
     assert not missing, f"no case has the crash points {sorted(missing)}"
-    cases = [Case(point, fault, kind) for point, kinds in _KINDS.items() for fault in FAULTS for kind in kinds]
+    cases = [Case(point, fault, kind) for point, kinds in _WHO_COMES_BY.items() for fault in FAULTS for kind in kinds]
     return [case for case in cases if not case.is_vain]
 
 

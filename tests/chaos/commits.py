@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tests.site import Site
 
 WITNESS_OF_COMMITS = (Path(__file__).parent / "commits.sql").read_text()
-_TARGETS = {"append": "appended", "window": "event"}
+_TARGETS = {"append": "appended", "window": "event", "events": "event"}
 
 _COMMITS = """
 SELECT coalesce(w.by, c.by), w.target, r.collector, r.fence, c.name, c.fence, c.holder IS NOT NULL, count(*)
@@ -71,5 +71,5 @@ def _fault(each: Commit) -> str:
 
 
 def _table(collector: str) -> str:
-    kind, _, number = collector.removeprefix("soak.").partition("_")
+    kind, _, number = collector.partition(".")[2].partition("_")
     return _TARGETS.get(kind, kind + number)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
+from tests.chaos.commits import WITNESS_OF_COMMITS
 from tests.chaos.desk import Desk, Hit
 from tests.chaos.proxy import Proxy
 from tests.chaos.subjects.sizes import GROUPS
@@ -109,6 +110,7 @@ class Lane(Site):
         super().__enter__()
         self.declared = self.schema(self.database)
         self.sql(WITNESS)
+        self.sql(WITNESS_OF_COMMITS)
         self.upkeep()
         return self
 

@@ -14,7 +14,7 @@ from threading import Lock
 from tests.chaos.cases import Case
 from tests.chaos.lane import Lane
 from tests.chaos.play import REST_PATIENCE, Came, play
-from tests.chaos.truth import KINDS
+from tests.chaos.truth import TABLES
 from tests.chaos.verdict import Broken, NotPlayed
 from tests.replay import Replay
 from tests.site import ROOT, Servers
@@ -111,5 +111,5 @@ def play_all(
     played.took = time.monotonic() - began
     for lane in on:
         played.runs += lane.sql("SELECT count(*) FROM collectkit.run")[0][0]
-        played.rows += sum(lane.truth.expected(kind).total() for kind in KINDS)
+        played.rows += sum(lane.truth.expected(kind).total() for kind in TABLES)
     return played

@@ -49,6 +49,7 @@ class Proxy:
 
     Attributes:
         lost: what the server had carried out where its answer was lost, as it says it: ``COMMIT``, ``CREATE TABLE``.
+        spared: in the same words, what it said before that.
         refused: how many connections ended because the server was away, those that were refused among them.
     """
 
@@ -60,9 +61,10 @@ class Proxy:
         self._links: set[_Link] = set()
         self._lock = Lock()
         self._refuses = False
-        self._spared = 0
+        self._spares = 0
         self._robs_the_next = False
         self.lost: list[str] = []
+        self.spared: list[str] = []
         self.refused = 0
         Thread(target=self._accept, name=f"proxy-{self.port}", daemon=True).start()
 
@@ -80,18 +82,23 @@ class Proxy:
         if refuses:
             self.refused += len(self.cut())
 
-    def lose_answer(self, ports: Collection[int] = (), spared: int = 0) -> None:
+    def ports(self) -> set[int]:
+        """Return the client's ends of the connections that there are."""
+        with self._lock:
+            return {link.port for link in self._links}
+
+    def lose_answer(self, ports: Collection[int] | None = None, spared: int = 0) -> None:
         """The next statement on one of these connections is carried out, and instead of its answer the connection ends.
 
         Arguments:
-            ports: the client's ends; all that there are and will be if none is given.
+            ports: the client's ends; if they are not given, all that there are and will be.
             spared: so many answers still arrive before.
         """
         with self._lock:
-            self._spared = spared
-            self._robs_the_next = not ports
+            self._spares = spared
+            self._robs_the_next = ports is None
             for link in self._links:
-                link.loses_answer = not ports or link.port in ports
+                link.loses_answer = ports is None or link.port in ports
 
     def lose_nothing(self) -> None:
         """Lose no answer after all."""
@@ -152,9 +159,10 @@ class Proxy:
         with self._lock:
             if not done or not link.loses_answer:
                 return False
-            if self._spared >= len(done):
-                self._spared -= len(done)
+            if self._spares >= len(done):
+                self._spares -= len(done)
+                self.spared += done
                 return False
-            self.lost.append(done[self._spared])
+            self.lost.append(done[self._spares])
             self._disarm()
         return True

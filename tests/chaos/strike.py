@@ -20,8 +20,8 @@ Undo = Callable[[], bool]
 _PATIENCE = 60.0
 _NEXT_STATEMENT = 3.0
 _OUTAGE = 1.0
-# Of so many answers that a migration gets any may be lost: the first is always that of a SELECT.
-_ANSWERS = {"drift": 12, "fresh": 40}
+# What the server says where it is one statement, and no other, whose answer is to be lost.
+_ANSWERS = {"claim.before": "SELECT 1", "commit.before": "COMMIT"}
 
 
 def strike(lane: Lane, hit: Hit, case: Case, random: Random) -> Undo:
@@ -84,16 +84,14 @@ def _raise(lane: Lane, hit: Hit, case: Case, random: Random) -> Undo:
 def _cut(lane: Lane, hit: Hit, case: Case, random: Random) -> Undo:
     severed = lane.wire_of(hit).database.cut()
     hit.go_on()
-    # Those of the thread that waits, if it has any: that others of its process end is another fault.
-    return lambda: bool(severed & set(hit.ports) if hit.ports else severed)
+    # That connections of other threads end is another fault.
+    return lambda: bool(severed if case.strikes_all_connections else severed & set(hit.ports))
 
 
 def _lose(lane: Lane, hit: Hit, case: Case, random: Random) -> Undo:
     database = lane.wire_of(hit).database
     lost_before = len(database.lost)
-    of_a_migration = case.point.startswith("migrate.")  # which has a connection that the point does not know of
-    spared = random.randrange(_ANSWERS[case.kind]) if case.point == "migrate.locked" else 0
-    database.lose_answer(() if of_a_migration else hit.ports, spared)
+    database.lose_answer(None if case.strikes_all_connections else hit.ports)
     hit.go_on()
 
     def lose_nothing() -> bool:
@@ -101,7 +99,8 @@ def _lose(lane: Lane, hit: Hit, case: Case, random: Random) -> Undo:
         patience = _PATIENCE if case.must_strike else _NEXT_STATEMENT
         _comes(lambda: len(database.lost) > lost_before, patience)
         database.lose_nothing()
-        return len(database.lost) > lost_before
+        lost = database.lost[lost_before:]
+        return bool(lost) and lost[0] == _ANSWERS.get(case.point, lost[0])
 
     return lose_nothing
 
@@ -111,6 +110,8 @@ def _broker(lane: Lane, hit: Hit, case: Case, random: Random) -> Undo:
     refused_before = broker.refused
     broker.refuse(refuses=True)
     hit.go_on()
+    # A worker that starts, or a scheduler, has no connection yet.
+    _comes(lambda: broker.refused > refused_before, _PATIENCE)
     time.sleep(_OUTAGE)
     broker.refuse(refuses=False)
     return lambda: broker.refused > refused_before

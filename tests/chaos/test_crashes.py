@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
+from contextlib import suppress
 from fnmatch import fnmatch
 
 from collectkit.maintenance import SWEEP_INTERVAL
 from tests.chaos.cases import FAULTS, matrix, share
+from tests.chaos.commands import lose_an_answer_of_a_migration, writes_of_a_migration
 from tests.chaos.lane import TTL, dice
 from tests.chaos.matrix import in_parallel, play_all
 from tests.chaos.zombies import KINDS, PLACES, Woken, stop_and_wake
@@ -34,6 +37,22 @@ def test_every_fault_at_every_crash_point_costs_time_and_nothing_else(on, scale)
         assert played.broken == []
         assert played.not_played == []
         assert len(played.came) == len(cases) > 0
+
+
+def test_whichever_answer_a_migration_loses_the_next_one_makes_all_whole(on, scale):
+    random = dice(scale.seed, "migrations")
+    kinds = ("drift", "fresh") if scale.full else (random.choice(("drift", "fresh")),)
+    answers = deque((kind, number) for kind in kinds for number in writes_of_a_migration(on[0], kind))
+    if not scale.full:
+        answers = deque([random.choice(answers)])
+    print(f"{len(answers)} answers to lose that say that something was written")
+
+    def lose(lane):
+        with suppress(IndexError):
+            while True:
+                lose_an_answer_of_a_migration(lane, *answers.popleft())
+
+    in_parallel(on, lose)
 
 
 def test_a_holder_that_wakes_up_beyond_its_lease_is_refused_and_holds_nobody_back(on, scale):

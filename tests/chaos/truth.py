@@ -12,8 +12,6 @@ from typing import Any
 from tests.chaos.subjects.sizes import BEGINNING, SEVENTHS
 from tests.replay import Answer, Replay
 
-KINDS = ("append", "seventh", "events", "snap")
-
 # What a table holds, as rows that can be counted.
 TABLES = {
     "append": "SELECT record, value FROM appended",
