@@ -1,4 +1,4 @@
-"""The laws of the soak can fail: each is broken by a history that was made up, and by one thing in it."""
+"""The laws of the soak that read no database can fail: each is broken by a history that was made up."""
 
 from __future__ import annotations
 
