@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from random import Random
 
 from tests.chaos.desk import Hit
@@ -71,15 +70,15 @@ def stop_and_wake(lane: Lane, seed: int, number: int, woken: Woken) -> None:
     random = dice(seed, "zombies", lane.number, number)
     withheld = (lane.number + number) % 2 == 0
     try:
+        another = _parked_worker(lane)
         hits = _held(lane, random, _places(random, withheld=withheld))
         runs = {_run_of(lane, hit): hit for hit in hits}
         in_copy = _in_copy(lane, list(runs))
-        stopped_at = lane.sql("SELECT clock_timestamp()")[0][0]
         groups = {hit.group for hit in hits}
+        another.go_on()
+        stopped_at = lane.sql("SELECT clock_timestamp()")[0][0]
         for group in groups:
             os.killpg(group, signal.SIGSTOP)
-        if all(wire.process.pid in groups for wire in lane.wires):
-            stopped_at = _another_worker(lane)
         settle(lane, ("append", "seventh", *KINDS[1:]))
         closed = _closed(lane, list(runs))
         mark = lane.mark()
@@ -142,16 +141,19 @@ def _held(lane: Lane, random: Random, places: dict[str, str]) -> list[Hit]:
     return hits
 
 
-def _another_worker(lane: Lane) -> datetime:
-    """Start one more worker; return when it lived."""
-    lane.desk.arm("start.worker")
-    lane.start(lane.spare, "worker", "--threads=3")
-    hit = lane.desk.hit(_HIT_PATIENCE)
-    if hit is None:
-        raise NotPlayed(f"no worker started in {_HIT_PATIENCE:.0f} s")
-    hit.go_on()
-    now: datetime = lane.sql("SELECT clock_timestamp()")[0][0]
-    return now
+def _parked_worker(lane: Lane) -> Hit:
+    """Start one more worker up to where it would begin to work, lest its start be measured, or it take a run itself."""
+    lane.upkeep()
+    while True:
+        lane.desk.arm("start.worker")
+        if lane.spare.process is None:
+            lane.start(lane.spare, "worker", "--threads=3")
+        hit = lane.desk.hit(_HIT_PATIENCE)
+        if hit is None:
+            raise NotPlayed(f"no worker started in {_HIT_PATIENCE:.0f} s")
+        if hit.group == lane.spare.process.pid:
+            return hit
+        hit.go_on()
 
 
 def _place(hit: Hit) -> str:
