@@ -40,7 +40,6 @@ class Result:
     missing: int
     doubled: int
     stuck: int
-    seconds: float
 
 
 def compare(home: Path, side: str, seed: int, seconds: float, faults: dict[str, int]) -> Result:
@@ -80,7 +79,7 @@ def compare(home: Path, side: str, seed: int, seconds: float, faults: dict[str, 
                 if ours and _is_complete(site):
                     break
                 time.sleep(_TICK)
-            return _result(site, home, side, dict(fleet.done), time.monotonic() - ended)
+            return _result(site, home, side, dict(fleet.done))
         finally:
             fleet.end()
 
@@ -118,7 +117,7 @@ class _Common:
             )
 
 
-def _result(site: Site, home: Path, side: str, faults: dict[str, int], seconds: float) -> Result:
+def _result(site: Site, home: Path, side: str, faults: dict[str, int]) -> Result:
     missing = doubled = stuck = 0
     for number in range(COLLECTORS):
         expected = Counter((v.seq, v.value) for v in _source(home, number))
@@ -127,7 +126,7 @@ def _result(site: Site, home: Path, side: str, faults: dict[str, int], seconds: 
         missing += len(different["lost"])
         doubled += len(different["doubled"])
         stuck += (STEPS * PER_STEP - 1) not in {seq for seq, _ in found}
-    return Result(side, faults, missing, doubled, stuck, seconds)
+    return Result(side, faults, missing, doubled, stuck)
 
 
 def _is_complete(site: Site) -> bool:
