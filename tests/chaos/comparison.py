@@ -12,7 +12,8 @@ import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 
 from tests.chaos.compared.feed import COLLECTORS, LOCK_TTL, PER_STEP, STEPS
-from tests.chaos.fleet import Fleet
+from tests.chaos.fleet import WORKER, Fleet
+from tests.chaos.published import publish
 from tests.chaos.soaked.source import Source, generate
 from tests.chaos.truth import differences
 from tests.site import Site
@@ -22,6 +23,7 @@ SIDES = {
     "common style, the lock decides": {"COMPARED_TRUSTS_STATE": "no"},
     "common style, the lock and the stored state decide": {"COMPARED_TRUSTS_STATE": "yes"},
 }
+_COMMON = ("tests.chaos.compared.common", "--processes=2", "--threads=4")
 _PATIENCE = 40.0
 _TICK = 1.0
 
@@ -47,7 +49,7 @@ def compare(home: Path, side: str, seed: int, seconds: float, faults: dict[str, 
     home.mkdir()
     for number in range(COLLECTORS):
         generate(home / f"feed_{number}", f"{seed}/{number}", STEPS, PER_STEP)
-    _step(home, 0)
+    publish(home / "step", "0")
     ours = side == "collectkit"
     environ = {"COLLECTKIT_COLLECTORS": "tests.chaos.compared.ours", "SOAK_DIR": str(home), **SIDES[side]}
     with Site(home, {}, ttl=LOCK_TTL, environ=environ) as site:
@@ -55,14 +57,14 @@ def compare(home: Path, side: str, seed: int, seconds: float, faults: dict[str, 
             assert site.run(module="tests.chaos.compared.common").wait(60) == 0, site.log()
         random = Random(f"comparison/{seed}")
         # The ticks are this test's, on both sides: no scheduler, whose death would be a fault that spares the workers.
-        fleet = Fleet(site, random, workers=2, schedulers=0) if ours else CommonFleet(site, random)
+        fleet = Fleet(site, random, [WORKER if ours else _COMMON] * 2, module="collectkit" if ours else "dramatiq")
         tick = _Ours(site) if ours else _Common(site)
         order = [fault for fault, count in faults.items() for _ in range(count)]
         random.shuffle(order)
         began, struck, ticks = time.monotonic(), 0, 0
         try:
             while (passed := time.monotonic() - began) < seconds:
-                _step(home, min(STEPS - 1, int(passed / seconds * STEPS)))
+                publish(home / "step", str(min(STEPS - 1, int(passed / seconds * STEPS))))
                 if passed >= ticks * _TICK:
                     tick()
                     ticks += 1
@@ -71,7 +73,7 @@ def compare(home: Path, side: str, seed: int, seconds: float, faults: dict[str, 
                 fleet.tend()
                 time.sleep(0.05)
             fleet.calm()
-            _step(home, STEPS - 1)
+            publish(home / "step", str(STEPS - 1))
             ended = time.monotonic()
             while time.monotonic() - ended < _PATIENCE:
                 tick()
@@ -82,16 +84,6 @@ def compare(home: Path, side: str, seed: int, seconds: float, faults: dict[str, 
             return _result(site, home, side, dict(fleet.done))
         finally:
             fleet.end()
-
-
-class CommonFleet(Fleet):
-    """Workers of plain dramatiq."""
-
-    def __init__(self, site: Site, random: Random) -> None:
-        super().__init__(site, random, workers=0, schedulers=0)
-        self._commands = [("tests.chaos.compared.common", "--processes=2", "--threads=4")] * 2
-        self.module = "dramatiq"
-        self.tend()
 
 
 class _Ours:
@@ -135,9 +127,3 @@ def _is_complete(site: Site) -> bool:
 
 def _source(home: Path, number: int) -> list:
     return Source(home / f"feed_{number}", PER_STEP).after(0, STEPS - 1, STEPS * PER_STEP)
-
-
-def _step(home: Path, step: int) -> None:
-    unfinished = home / "step.new"
-    unfinished.write_text(str(step))
-    unfinished.replace(home / "step")

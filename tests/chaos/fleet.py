@@ -7,20 +7,27 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from random import Random
 
 import psycopg
 import redis
 
+from tests.chaos.processes import is_alive, members, state
 from tests.site import Site
 
 _EAGER = 0.6
 """How often it has to be one who holds a lease: by lot alone it would mostly be a scheduler, or somebody idle."""
 
-_DEAD = {"Z", "X", ""}
+WORKER = ("worker", "--processes=2", "--threads=4")
+SCHEDULER = ("scheduler",)
+
+HOLDERS = (
+    "SELECT DISTINCT split_part(r.worker, ':', 2)::int FROM collectkit.run r JOIN collectkit.collector c"
+    " ON c.name = r.collector AND c.fence = r.fence WHERE "
+)
+"""The processes that hold a collector of which that is true which follows."""
 
 
 class Fleet:
@@ -28,6 +35,7 @@ class Fleet:
 
     Arguments:
         random: decides who is struck, and how hard.
+        commands: what runs, one process each; ``module`` is what they are commands of.
         holders: tells which processes hold a lease now; without it nobody is preferred.
     """
 
@@ -35,21 +43,22 @@ class Fleet:
         self,
         site: Site,
         random: Random,
-        workers: int,
-        schedulers: int,
+        commands: Sequence[tuple[str, ...]],
         holders: Callable[[], set[int]] | None = None,
+        *,
+        module: str = "collectkit",
     ) -> None:
         self.site = site
         self.random = random
         self._holders = holders or set
         self._eager = _EAGER if holders else 0.0
         self.done: Counter[str] = Counter()
-        self._commands = [("worker", "--processes=2", "--threads=4")] * workers + [("scheduler",)] * schedulers
+        self._commands = commands
+        self._module = module
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._told: set[int] = set()
         self._is_broker_away = False
-        self.module = "collectkit"
         self.tend()
 
     def tend(self) -> None:
@@ -59,7 +68,7 @@ class Fleet:
             if process is None or process.poll() is not None:
                 if process is not None:
                     self._bury(process)
-                self._running[number] = self.site.run(*command, module=self.module)
+                self._running[number] = self.site.run(*command, module=self._module)
         for due in [each for each in self._later if each[0] <= time.monotonic()]:
             self._later.remove(due)
             due[1]()
@@ -92,7 +101,7 @@ class Fleet:
         process, holding = self._draw(self._living())
         if process is None:
             return False
-        victims, how = _members(process.pid), self.random.random()
+        victims, how = members(process.pid), self.random.random()
         if how < 0.4:
             victims = [self.random.choice(holding or victims)]
         elif how < 0.6:
@@ -108,14 +117,14 @@ class Fleet:
 
     def _stop(self) -> bool:
         """Stop a command past its leases, and wake it."""
-        process, _ = self._draw([each for each in self._living() if _state(each.pid) != "T"])
+        process, _ = self._draw([each for each in self._living() if state(each.pid) != "T"])
         if process is None:
             return False
         try:
             os.killpg(process.pid, signal.SIGSTOP)
         except ProcessLookupError:
             return False
-        self._count_holders("stop", _members(process.pid))
+        self._count_holders("stop", members(process.pid))
         self._after(self.random.uniform(4, 8), lambda: self._wake(process))
         return True
 
@@ -126,7 +135,7 @@ class Fleet:
 
     def _term(self) -> bool:
         """Tell a command to stop, as a deployment does."""
-        living = [each for each in self._living() if each.pid not in self._told and _state(each.pid) != "T"]
+        living = [each for each in self._living() if each.pid not in self._told and state(each.pid) != "T"]
         if not living:
             return False
         process = self.random.choice(living)
@@ -161,7 +170,7 @@ class Fleet:
         how = self.random.random()
         if how < 0.2:
             try:
-                os.kill(self.random.choice(_members(postmaster.pid)[1:]), signal.SIGKILL)
+                os.kill(self.random.choice(members(postmaster.pid)[1:]), signal.SIGKILL)
             except (ProcessLookupError, IndexError):
                 return False
             return True
@@ -182,9 +191,7 @@ class Fleet:
         return False
 
     def _living(self) -> list[subprocess.Popen[bytes]]:
-        return [
-            process for process in self._running.values() if process.poll() is None and _state(process.pid) not in _DEAD
-        ]
+        return [process for process in self._running.values() if process.poll() is None and is_alive(process.pid)]
 
     def _draw(self, among: list[subprocess.Popen[bytes]]) -> tuple[subprocess.Popen[bytes] | None, list[int]]:
         """Draw a command, mostly one that holds a lease, and return it with those of its processes that do.
@@ -194,11 +201,11 @@ class Fleet:
         is_eager = self.random.random() < self._eager
         holders = self._holders() if is_eager else set()
         if is_eager:
-            among = [each for each in among if holders & {*_members(each.pid)}]
+            among = [each for each in among if holders & {*members(each.pid)}]
         if not among:
             return None, []
         process = self.random.choice(among)
-        return process, sorted(holders & {*_members(process.pid)})
+        return process, sorted(holders & {*members(process.pid)})
 
     def _count_holders(self, fault: str, pids: list[int]) -> None:
         """Look, now that it is done, whether one of these still has a lease: then it was cut short."""
@@ -215,19 +222,3 @@ class Fleet:
         self._told.discard(process.pid)
         if process in self.site.processes:
             self.site.processes.remove(process)
-
-
-def _members(pid: int) -> list[int]:
-    """Return a process and its children, the living alone."""
-    try:
-        children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-    except OSError:
-        return []
-    return [pid, *(child for child in children if _state(child) not in _DEAD)]
-
-
-def _state(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import psycopg
 import redis
 
-from tests.chaos.fleet import Fleet
+from tests.chaos.fleet import HOLDERS, SCHEDULER, WORKER, Fleet
+from tests.chaos.published import publish
 from tests.chaos.soaked.plan import GROUPS, SOURCES
 from tests.chaos.soaked.source import generate
 from tests.site import Site
@@ -88,7 +89,8 @@ class Soak:
         self.plan = plan
         self.seen = Seen(plan)
         self.random = Random(f"soak/{plan.seed}")
-        self.fleet = Fleet(site, self.random, plan.workers, plan.schedulers, self._holders)
+        commands = [WORKER] * plan.workers + [SCHEDULER] * plan.schedulers
+        self.fleet = Fleet(site, self.random, commands, self._holders)
         self.step = -1
         self._until: dict[str, datetime] = {}
         self._next_sample = 0.0
@@ -125,7 +127,7 @@ class Soak:
     def _publish(self, step: int) -> None:
         if step > self.step:
             self.step = step
-            _say(self.site.home / "step", str(step))
+            publish(self.site.home / "step", str(step))
 
     def _ask(self, names: list[str] | None = None) -> None:
         """Have some collectors run now, as an operator does, and write down that it was asked for."""
@@ -164,7 +166,7 @@ class Soak:
 
     def _settle(self) -> None:
         """No more faults: publish the last step, ask for everything once, and wait until nothing is left to do."""
-        _say(self.site.home / "calm", "")
+        publish(self.site.home / "calm", "")
         self.fleet.calm()
         self._publish(self.plan.steps - 1)
         began = time.monotonic()
@@ -198,11 +200,7 @@ class Soak:
 
     def _holders(self) -> set[int]:
         """Return the processes that hold a lease which has not lapsed."""
-        rows = self._sql(
-            "SELECT DISTINCT split_part(r.worker, ':', 2)::int FROM collectkit.run r JOIN collectkit.collector c"
-            " ON c.name = r.collector AND c.fence = r.fence WHERE c.lease_until > clock_timestamp()"
-        )
-        return {pid for (pid,) in rows}
+        return {pid for (pid,) in self._sql(HOLDERS + "c.lease_until > clock_timestamp()")}
 
     def _sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Ask the database; nothing comes back while it is away."""
@@ -222,7 +220,7 @@ def soaking(home: Path, plan: Plan) -> Site:
     """Write the sources, and return a site whose collectors read them."""
     for name in SOURCES:
         generate(home / name, f"{plan.seed}/{name}", plan.steps, plan.per_step)
-    _say(home / "step", "0")
+    publish(home / "step", "0")
     return Site(
         home,
         {},
@@ -237,9 +235,3 @@ def soaking(home: Path, plan: Plan) -> Site:
             "SOAK_SEED": str(plan.seed),
         },
     )
-
-
-def _say(file: Path, words: str) -> None:
-    unfinished = file.with_suffix(".new")
-    unfinished.write_text(words)
-    unfinished.replace(file)

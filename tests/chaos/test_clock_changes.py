@@ -11,9 +11,10 @@ import psycopg
 import pytest
 
 from tests.chaos.clock import Clock
-from tests.chaos.fleet import Fleet
+from tests.chaos.fleet import HOLDERS, SCHEDULER, WORKER, Fleet
 from tests.chaos.lane import WITNESS
 from tests.chaos.laws import one_committer
+from tests.chaos.published import publish
 from tests.chaos.truth import differences
 from tests.site import Site
 
@@ -101,19 +102,9 @@ def site(home, scale):
         made.clock.close()
 
 
-def publish(home, count):
-    unfinished = home / "published.new"
-    unfinished.write_text(str(count))
-    unfinished.replace(home / "published")
-
-
 def holders(site):
     """Return who holds a lease, whatever the clock makes of it."""
-    found = site.sql(
-        "SELECT split_part(r.worker, ':', 2)::int FROM collectkit.run r JOIN collectkit.collector c"
-        " ON c.name = r.collector AND c.fence = r.fence WHERE c.holder IS NOT NULL"
-    )
-    return {pid for (pid,) in found}
+    return {pid for (pid,) in site.sql(HOLDERS + "c.holder IS NOT NULL")}
 
 
 def is_at_rest(site):
@@ -135,12 +126,12 @@ def test_whatever_the_clock_does_each_record_is_there_once_and_all_goes_on_when_
     random = Random(f"clock/{scale.seed}")
     order = [fault for fault, count in FAULTS.items() for _ in range(count)]
     random.shuffle(order)
-    fleet = ClockedFleet(site, random, workers=2, schedulers=1, holders=lambda: holders(site))
+    fleet = ClockedFleet(site, random, [WORKER, WORKER, SCHEDULER], lambda: holders(site))
     began, struck = time.monotonic(), 0
     try:
         while (passed := time.monotonic() - began) < SECONDS or struck < len(order):
             count = int(passed * 20)
-            publish(home, count)
+            publish(home / "published", str(count))
             for number in range(COLLECTORS):
                 site.ask(f"clocked.{number}")
             if passed >= struck * SECONDS / len(order) and struck < len(order):
@@ -153,7 +144,7 @@ def test_whatever_the_clock_does_each_record_is_there_once_and_all_goes_on_when_
         site.until(lambda: not (fleet.tend() or records(count) - rows(site)) and is_at_rest(site), CAUGHT_UP)
         site.clock.run()
         site.until(lambda: is_at_rest(site))
-        publish(home, count + PAGE)
+        publish(home / "published", str(count + PAGE))
         right = time.monotonic()
         site.until(lambda: not (fleet.tend() or records(count + PAGE) - rows(site)), ON_TIME)
         took = time.monotonic() - right

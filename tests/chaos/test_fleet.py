@@ -19,23 +19,21 @@ def site(home):
 @pytest.fixture
 def fleet(site):
     """Two commands that live until they are killed; the second is the one that holds leases."""
-    made = Fleet(site, Random(1), workers=0, schedulers=0, holders=lambda: {made._running[1].pid})
-    made._commands, made.module = [("0",)] * 2, "http.server"
-    made.tend()
+    made = Fleet(site, Random(1), [("0",)] * 2, lambda: {made._running[1].pid}, module="http.server")
     yield made
     made.end()
 
 
 @pytest.mark.parametrize("fault", ["kill", "stop", "term", "flush"])
 def test_nothing_is_counted_where_there_is_nobody_to_strike(site, fault):
-    fleet = Fleet(site, Random(1), workers=0, schedulers=0)
+    fleet = Fleet(site, Random(1), [])
 
     assert not fleet.strike(fault)
     assert fleet.done[fault] == 0
 
 
 def test_a_broker_that_is_away_cannot_go_away(site):
-    fleet = Fleet(site, Random(1), workers=0, schedulers=0)
+    fleet = Fleet(site, Random(1), [])
 
     assert fleet.strike("outage")
     assert not fleet.strike("outage")

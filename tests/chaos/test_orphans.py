@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
+
+from tests.chaos.processes import is_alive
 
 
 @pytest.fixture
@@ -16,13 +17,6 @@ def lane(on):
     lane.until(lambda: all(wire.ready() for wire in lane.wires))
     yield lane
     lane.tidy()
-
-
-def is_alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize("point", ["start.setup", "start.worker"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tests.chaos.published import publish
 from tests.chaos.subjects.sizes import BEGINNING, SEVENTHS
 from tests.replay import Answer, Replay
 
@@ -95,9 +96,7 @@ class Truth:
         return self._clock.isoformat()
 
     def _publish(self, kind: str, said: dict[str, Any]) -> None:
-        unfinished = self._home / f"{kind}.new"
-        unfinished.write_text(json.dumps(said))
-        unfinished.replace(self._home / f"{kind}.json")
+        publish(self._home / f"{kind}.json", json.dumps(said))
 
 
 def differences(expected: Counter[Any], found: Counter[Any]) -> dict[str, list[Any]]:

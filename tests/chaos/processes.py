@@ -1,0 +1,27 @@
+"""What the system says of a process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def state(pid: int) -> str:
+    """Return its state in a letter, ``T`` if it is stopped; nothing if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether it is there and has not ended: one that nobody has waited for yet has."""
+    return state(pid) not in {"Z", "X", ""}
+
+
+def members(pid: int) -> list[int]:
+    """Return a process and its children, the living alone."""
+    try:
+        children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    except OSError:
+        return []
+    return [pid, *(child for child in children if is_alive(child))]
