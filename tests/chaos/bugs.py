@@ -9,6 +9,7 @@ _ANEW = '                database.commit()\n                database.begin("READ
 _FENCING = "tests/integration/test_fencing.py"
 _RECOVERY = "tests/acceptance/test_recovery.py"
 _ZOMBIES = "tests/chaos/test_crashes.py::test_a_holder_that_wakes_up_beyond_its_lease_is_refused_and_holds_nobody_back"
+_RESTART = "tests/chaos/test_recovery_time.py::test_a_collector_whose_worker_was_killed_runs_again"
 _YEAR = "tests/chaos/test_schedule_year.py"
 _MACHINES = "tests/chaos/test_state_machines.py"
 _SOAK = "tests/chaos/test_soak.py::test_after_every_kind_of_fault_the_tables_are_those_of_the_sources"
@@ -142,7 +143,10 @@ l AS (
                 " IS NOT NULL\n",
             ),
         ),
-        ("tests/integration/test_ledger.py::test_a_lapsed_lease_is_closed_as_lost_and_its_due_time_comes_back",),
+        (
+            "tests/integration/test_ledger.py::test_a_lapsed_lease_is_closed_as_lost_and_its_due_time_comes_back",
+            f"{_RESTART}_within_a_lease_of_the_databases_own_restart",
+        ),
     ),
     Bug(
         "a nudge that is never repeated",
@@ -153,7 +157,10 @@ l AS (
                 ")",
             ),
         ),
-        ("claim.before/kill/append",),
+        (
+            "claim.before/kill/append",
+            "tests/chaos/test_clock.py::test_a_nudge_that_was_lost_before_the_clock_was_set_back_is_sent_again",
+        ),
     ),
     Bug(
         "a message that is believed",
@@ -254,6 +261,7 @@ l AS (
         (
             f"{_FENCING}::test_a_hosts_clock_that_is_wrong_changes_nothing",
             f"{_YEAR}::test_what_fell_due_while_all_was_down_is_one_run_at_once_and_then_the_plan_goes_on",
+            "tests/chaos/test_clock_changes.py",
         ),
     ),
     Bug(

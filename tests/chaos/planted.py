@@ -19,6 +19,9 @@ from tests.chaos.matrix import lanes, play_all
 from tests.site import ROOT
 
 SEEDS = 4
+IN_FULL = {"tests/chaos/test_clock_changes.py", "tests/chaos/test_recovery_time.py"}
+"""Files whose tests have no short form."""
+
 _PATIENCE = 25.0
 _VERDICT = re.compile(r"FAILED |\d+ (passed|failed|error).* in [\d.]+s")
 _FAILED = re.compile(r"FAILED (\S+) - (.*)")
@@ -158,17 +161,19 @@ def _of_the_matrix(home: Path, tree: Path, cases: list[Case], seed: int, control
 
 
 def of_the_test(tree: Path, test: str) -> tuple[str, str] | None:
-    """Run the test, in its short form, in this copy of the project; return what failed and why, None if nothing did.
+    """Run the test, short if it can be, in this copy of the project; return what failed and why, None if nothing did.
 
     Raises:
         AssertionError: it did not come to its verdict, or a fault of the test itself kept it from one.
     """
     said: list[str] = []
-    short = {name: value for name, value in os.environ.items() if name not in {"CHAOS", "SEEDS", "KILLS", "ONLY"}}
+    environ = {name: value for name, value in os.environ.items() if name not in {"CHAOS", "SEEDS", "KILLS", "ONLY"}}
+    if test.partition("::")[0] in IN_FULL:
+        environ["CHAOS"] = "1"
     with subprocess.Popen(
-        [sys.executable, "-u", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test],
+        [sys.executable, "-u", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout=600", test],
         cwd=tree,
-        env=short | {"COLUMNS": "500"},
+        env=environ | {"COLUMNS": "500"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
