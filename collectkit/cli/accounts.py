@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -31,8 +32,12 @@ def add(
 
 
 def _ask_password() -> str:
-    password = getpass.getpass("Password: ")
-    if getpass.getpass("Again: ") != password:
+    with warnings.catch_warnings(action="error", category=getpass.GetPassWarning):
+        try:
+            password, again = getpass.getpass("Password: "), getpass.getpass("Again: ")
+        except getpass.GetPassWarning:
+            raise CollectkitError("there is no terminal to ask for a password: give it by --password-stdin") from None
+    if again != password:
         raise CollectkitError("the two passwords differ: nothing was stored, try again")
     return password
 

@@ -18,6 +18,9 @@ def migrate(as_json: Json = False) -> None:
     from collectkit.migrate import migrate as bring_up_to_date
 
     discovered = declared(connect())
+    if discovered.import_faults and not discovered.collectors:
+        # Rather a mistake in the settings than one collector among others that is out of order.
+        raise CollectkitError("\n".join([*discovered.import_faults, "no collector can be imported: nothing was done"]))
     done = bring_up_to_date(discovered)
     say(done, as_json, "\n".join(done) or "nothing to do")
     faults = discovered.faults()
@@ -62,3 +65,4 @@ def list_collectors(as_json: Json = False) -> None:
             ],
         )
     tell_import_faults(discovered)
+    raise typer.Exit(1 if discovered.import_faults else 0)

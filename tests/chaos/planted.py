@@ -160,6 +160,11 @@ def _of_the_matrix(home: Path, tree: Path, cases: list[Case], seed: int, control
     return None
 
 
+def is_in_full(test: str) -> bool:
+    """Tell whether the test has no short form."""
+    return test.partition("::")[0] in IN_FULL
+
+
 def of_the_test(tree: Path, test: str) -> tuple[str, str] | None:
     """Run the test, short if it can be, in this copy of the project; return what failed and why, None if nothing did.
 
@@ -168,7 +173,7 @@ def of_the_test(tree: Path, test: str) -> tuple[str, str] | None:
     """
     said: list[str] = []
     environ = {name: value for name, value in os.environ.items() if name not in {"CHAOS", "SEEDS", "KILLS", "ONLY"}}
-    if test.partition("::")[0] in IN_FULL:
+    if is_in_full(test):
         environ["CHAOS"] = "1"
     with subprocess.Popen(
         [sys.executable, "-u", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout=600", test],

@@ -31,6 +31,7 @@ class Story:
         self.shown = [*sources.feeds, *ASK_NOBODY]
         self.seen: dict[str, Rows] = {name: {} for name in self.shown if name in MODELS}
         self.ranks: dict[str, int] = {}
+        self._authorization = ""
 
     def tell(self, *, stay_up: bool) -> None:
         """Tell all of it; where asked to, stay up until Ctrl-C."""
@@ -52,19 +53,23 @@ class Story:
                 self._recovery()
                 say(f"All {len(self.shown)} collectors are COMPLETE and up to date.")
                 if stay_up:
-                    say("Everything stays up, each collector on its schedule. Ctrl-C stops it all.")
+                    say("Everything stays up, each collector on its schedule; Ctrl-C stops it all. Look for yourself:")
+                    self._invite()
                     self._stay()
             finally:
                 say("Stopping.")  # in the middle of the story too: it takes a few seconds
         say("Stopped.")
 
     def _introduce(self, seconds: float) -> None:
-        authorization = shown(self.stack.add_account())
-        say(f"It runs after {seconds:.1f} s. The account {ACCOUNT!r} is made, its token is in {authorization}.")
+        self._authorization = shown(self.stack.add_account())
+        say(f"It runs after {seconds:.1f} s. The account {ACCOUNT!r} is made, its token is in {self._authorization}.")
         say("Look for yourself, now or later, from another terminal:")
+        self._invite()
+
+    def _invite(self) -> None:
         say("")
         for question in ("status", "data/kev"):
-            say(f"  curl -s -H @{authorization} {self.stack.api}/collectors/api/v1/{question} | jq")
+            say(f"  curl -s -H @{self._authorization} {self.stack.api}/collectors/api/v1/{question} | jq")
         command = shown(Path(sys.executable).with_name("collectkit"))
         say(f"  COLLECTKIT_STATE_DIR={shown(self.stack.state)} {command} status")
 

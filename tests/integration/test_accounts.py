@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -155,3 +158,21 @@ def test_accounts_need_no_connection_of_the_models(db):
     accounts.verify("ann", PASSWORD)
 
     assert database.is_closed()
+
+
+def test_without_a_terminal_a_password_is_not_asked_for(db, tmp_path):
+    environ = os.environ | {"COLLECTKIT_DATABASE_URL": db.settings.database_url}
+    done = subprocess.run(
+        [sys.executable, "-m", "collectkit", "user", "add", "ann"],
+        env=environ,
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        start_new_session=True,
+    )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "collectkit: there is no terminal to ask for a password: give it by --password-stdin\n"

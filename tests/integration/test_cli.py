@@ -271,10 +271,20 @@ def test_a_module_that_gives_up_at_import_is_named_and_harms_no_other(cli, tmp_p
     listed = cli("list")
     asked = cli("run", "lost")
 
-    assert listed.returncode == 0
+    assert listed.returncode == 1
     assert "collectors.kev.tasks.kev_collector" in listed.stdout
     assert "collectors.gone.tasks: SystemExit: a key is wanted" in listed.stderr
     assert "hidden" not in listed.stderr
     assert asked.returncode == 1
     assert "no collector is called 'lost'" in asked.stderr
     assert "collectors.lost.tasks: ModuleNotFoundError: No module named 'nothing_of_that_name'" in asked.stderr
+
+
+def test_where_no_collector_can_be_imported_nothing_is_migrated(cli, db):
+    done = cli("migrate", COLLECTKIT_COLLECTORS="collectors.kve")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        "collectkit: collectors.kve: ModuleNotFoundError: No module named 'collectors.kve'",
+        "no collector can be imported: nothing was done",
+    ]
