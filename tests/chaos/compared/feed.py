@@ -12,8 +12,8 @@ from tests.chaos.soaked.source import Source, Version
 HERE = Path(os.environ.get("SOAK_DIR", "."))
 COLLECTORS = 10
 STEPS = 200
-PER_STEP = 25
-PAGE = 100
+PER_STEP = 50
+PAGE = 25
 FETCHING = 0.05
 """Seconds that the source takes for a page."""
 
