@@ -10,7 +10,7 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 from collectkit.rejection import Rejected, unread
 
 _LARGEST = 16 << 20
-# Encrypted files are a RuntimeError, unknown methods a NotImplementedError, which derives from it.
+# Encrypted files, and methods of compression that it does not know, are RuntimeErrors of zipfile.
 _BROKEN = (BadZipFile, EOFError, OSError, RuntimeError, UnicodeDecodeError, zlib.error)
 
 

@@ -15,6 +15,7 @@ import psycopg
 
 from tests.chaos.commits import WITNESS_OF_COMMITS
 from tests.chaos.desk import Desk, Hit
+from tests.chaos.processes import catches_sigterm
 from tests.chaos.proxy import Proxy
 from tests.chaos.subjects.sizes import GROUPS
 from tests.chaos.truth import Truth
@@ -62,7 +63,7 @@ class Wire:
 
     def ready(self) -> bool:
         """Tell whether its process is a worker that has booted: from then on it catches SIGTERM."""
-        return self.alive() and catches_sigterm(self.process)
+        return self.alive() and catches_sigterm(self.process.pid)
 
     def close(self) -> None:
         """Cut both for good."""
@@ -194,13 +195,6 @@ class Lane(Site):
     def mark(self) -> int:
         """Return how long the log is."""
         return self.log_file.stat().st_size
-
-
-def catches_sigterm(process: subprocess.Popen[bytes]) -> bool:
-    """Tell whether the process has said what it does on SIGTERM, as workers and schedulers do when they have booted."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
-    return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 def dice(seed: int, *of: object) -> Random:

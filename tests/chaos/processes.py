@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 
@@ -25,3 +26,9 @@ def members(pid: int) -> list[int]:
     except OSError:
         return []
     return [pid, *(child for child in children if is_alive(child))]
+
+
+def catches_sigterm(pid: int) -> bool:
+    """Tell whether it has said what it does on SIGTERM, as workers and schedulers do when they have booted."""
+    caught = int(Path(f"/proc/{pid}/status").read_text().partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)

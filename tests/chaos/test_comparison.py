@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests.chaos.comparison import SIDES, compare
@@ -11,8 +9,9 @@ from tests.chaos.comparison import SIDES, compare
 FAULTS = {"kill": 30, "stop": 6, "flush": 4}
 
 
-@pytest.mark.skipif(not os.environ.get("CHAOS"), reason="a comparison, which needs to be made once in a while")
 def test_the_faults_that_cost_ours_nothing_cost_the_common_style_rows_or_collectors(home, scale):
+    if not scale.full:
+        pytest.skip("it takes minutes: make chaos")
     results = {side: compare(home / str(number), side, scale.seed, 45, FAULTS) for number, side in enumerate(SIDES)}
 
     print("\n| | rows missing | rows doubled | collectors stuck |\n|---|---|---|---|")

@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from tests.chaos.lane import catches_sigterm
+from tests.chaos.processes import catches_sigterm
 from tests.site import Site
 
 COUNT = 12
@@ -51,7 +51,7 @@ def killed_and_started_anew_until(site, random, over, seconds):
 
     def over_after_one_more():
         scheduler = site.run("scheduler")
-        site.until(lambda: catches_sigterm(scheduler))
+        site.until(lambda: catches_sigterm(scheduler.pid))
         time.sleep(random.uniform(0, 1.5))
         site.kill(scheduler)
         scheduler.wait()

@@ -288,3 +288,10 @@ def test_where_no_collector_can_be_imported_nothing_is_migrated(cli, db):
         "collectkit: collectors.kve: ModuleNotFoundError: No module named 'collectors.kve'",
         "no collector can be imported: nothing was done",
     ]
+
+
+@pytest.mark.parametrize("name", ["example", "kev"])
+def test_a_collector_that_its_setting_switches_off_is_declared_as_disabled(cli, name):
+    rows = json.loads(cli("list", "--json", **{f"{name.upper()}_COLLECTOR_ENABLED": "false"}).stdout)
+
+    assert [row["enabled"] for row in rows if row["name"] == f"collectors.{name}.tasks.{name}_collector"] == [False]
