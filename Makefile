@@ -46,11 +46,12 @@ chaos: $(READY) ## kill, stop and cut everything; SEED=1 SEEDS=1 KILLS=300; some
 		$(BIN)/python -m pytest tests/chaos tests/acceptance/test_first_load.py -p no:cacheprovider --timeout=0 --durations=12 -s -v \
 		--hypothesis-seed=$(or $(SEED),1) $(if $(ONLY),-k every_fault) $(ARGS)
 
-# Its data file needs a name that holds in every directory: the children have others.
+# Its data file needs a name that holds in every directory: the children have others. Without the crash matrix, which has
+# threads interrupted while they wait outside the interpreter: under a tracer CPython 3.11 does nothing else until then.
 coverage: export COVERAGE_FILE = $(CURDIR)/build/coverage/data
 coverage: $(READY) ## the tests, with the branches of the core that they take, children included; fails under 95 %
 	@rm -rf build/coverage
-	@$(BIN)/coverage run -m pytest --numprocesses=$(PROCESSES) --dist=loadfile --timeout=900 $(ARGS)
+	@$(BIN)/coverage run -m pytest --numprocesses=$(PROCESSES) --dist=loadfile --timeout=900 --ignore=tests/chaos/test_crashes.py $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
