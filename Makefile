@@ -12,6 +12,13 @@ PROCESSES = $(if $(COLLECTKIT_TEST_DATABASE_URL)$(COLLECTKIT_TEST_BROKER_URL),0,
 RIVALS := .venv-rivals
 RIVALS_LOCK := tests/bench/rivals/requirements
 MUTATION := $(VENV)/.mutation
+CHAOS = CHAOS=1 SEED=$(SEED) SEEDS=$(SEEDS) KILLS=$(KILLS) ONLY='$(ONLY)' $(BIN)/python -m pytest \
+	-p no:cacheprovider --timeout=0 --durations=12 -v --hypothesis-seed=$(or $(SEED),1)
+# These have many processes of their own, and what must happen in them within a time: they are played by themselves.
+CHAOS_ALONE := $(addprefix tests/chaos/test_,planted_bugs.py crashes.py comparison.py soak.py)
+# The longest of the others begin, so that two processes end together.
+CHAOS_LONG := $(addprefix tests/chaos/test_,schedule_year.py recovery_time.py scheduler_restarts.py state_machines.py)
+CHAOS_REST := $(filter-out $(CHAOS_ALONE) $(CHAOS_LONG),$(wildcard tests/chaos/test_*.py)) tests/acceptance/test_first_load.py
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command 'make lock' $(LOCK_FLAGS)
 
@@ -42,9 +49,12 @@ test: $(READY) ## all tests; make test ARGS='tests/unit -k cron' for some
 	@$(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=loadfile $(ARGS)
 
 chaos: $(READY) ## kill, stop and cut everything; SEED=1 SEEDS=1 KILLS=300; some cases: ONLY='commit.*/kill/*'
-	@CHAOS=1 SEED=$(SEED) SEEDS=$(SEEDS) KILLS=$(KILLS) ONLY='$(ONLY)' \
-		$(BIN)/python -m pytest tests/chaos tests/acceptance/test_first_load.py -p no:cacheprovider --timeout=0 --durations=12 -s -v \
-		--hypothesis-seed=$(or $(SEED),1) $(if $(ONLY),-k every_fault) $(ARGS)
+ifeq ($(ONLY)$(ARGS),)
+	@$(CHAOS) -rP --show-capture=stdout --numprocesses=$(PROCESSES) --dist=loadfile --no-loadscope-reorder $(CHAOS_LONG) $(CHAOS_REST); code=$$?; \
+		$(CHAOS) -s $(CHAOS_ALONE) || code=$$?; exit $$code
+else
+	@$(CHAOS) -s $(CHAOS_ALONE) $(CHAOS_LONG) $(CHAOS_REST) $(if $(ONLY),-k every_fault) $(ARGS)
+endif
 
 # Its data file needs a name that holds in every directory: the children have others. Without the crash matrix, which has
 # threads interrupted while they wait outside the interpreter: under a tracer CPython 3.11 does nothing else until then.

@@ -162,8 +162,15 @@ def _place(hit: Hit) -> str:
 
 def _run_of(lane: Lane, hit: Hit) -> int:
     collector = hit.point.partition("@")[2]
-    ((run,),) = lane.sql("SELECT id FROM collectkit.run WHERE collector = %s AND outcome = 'RUNNING'", collector)
-    return run
+    found = lane.sql(
+        "SELECT id FROM collectkit.run"
+        " WHERE collector = %s AND outcome = 'RUNNING' AND split_part(worker, ':', 2) = %s",
+        collector,
+        str(hit.pid),
+    )
+    if not found:
+        raise NotPlayed(f"{collector} was taken from its holder, which waits at {_place(hit)}, before that was stopped")
+    return int(found[0][0])
 
 
 def _in_copy(lane: Lane, runs: list[int]) -> int:
