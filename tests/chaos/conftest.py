@@ -59,6 +59,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed:
         for node in item.listchain():
             node.stash[_FAILED] = True
+    else:
+        # What it measured is shown at the end; what the core had to say to all that befell it is not.
+        report.sections = [each for each in report.sections if "stdout" in each[0]]
     return report
 
 

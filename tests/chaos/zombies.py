@@ -71,8 +71,8 @@ def stop_and_wake(lane: Lane, seed: int, number: int, woken: Woken) -> None:
     withheld = (lane.number + number) % 2 == 0
     try:
         another = _parked_worker(lane)
-        hits = _held(lane, random, _places(random, withheld=withheld))
-        runs = {_run_of(lane, hit): hit for hit in hits}
+        runs = _held(lane, random, _places(random, withheld=withheld))
+        hits = runs.values()
         in_copy = _in_copy(lane, list(runs))
         groups = {hit.group for hit in hits}
         another.go_on()
@@ -123,22 +123,22 @@ def _places(random: Random, *, withheld: bool) -> dict[str, str]:
     return dict(zip(KINDS, places, strict=True))
 
 
-def _held(lane: Lane, random: Random, places: dict[str, str]) -> list[Hit]:
-    """Have a run of each kind wait at its place."""
+def _held(lane: Lane, random: Random, places: dict[str, str]) -> dict[int, Hit]:
+    """Have a run of each kind wait at its place; return them by number."""
     lane.upkeep()
     for kind, place in places.items():
         lane.truth.grow(kind, random)
         lane.desk.arm(place, f"chaos.{kind}")
     for kind in KINDS:
         lane.request(kind)
-    hits: list[Hit] = []
+    runs: dict[int, Hit] = {}
     give_up = time.monotonic() + _HIT_PATIENCE
-    while len(hits) < len(KINDS):
+    while len(runs) < len(KINDS):
         if hit := lane.desk.hit(0.2):
-            hits.append(hit)
+            runs[_run_of(lane, hit)] = hit
         elif time.monotonic() > give_up:
-            raise NotPlayed(f"only {[hit.point for hit in hits]} came by in {_HIT_PATIENCE:.0f} s")
-    return hits
+            raise NotPlayed(f"only {[hit.point for hit in runs.values()]} came by in {_HIT_PATIENCE:.0f} s")
+    return runs
 
 
 def _parked_worker(lane: Lane) -> Hit:
