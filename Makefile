@@ -13,7 +13,7 @@ RIVALS := .venv-rivals
 RIVALS_LOCK := tests/bench/rivals/requirements
 MUTATION := $(VENV)/.mutation
 CHAOS = CHAOS=1 SEED=$(SEED) SEEDS=$(SEEDS) KILLS=$(KILLS) ONLY='$(ONLY)' $(BIN)/python -m pytest \
-	-p no:cacheprovider --timeout=0 --durations=12 --hypothesis-seed=$(or $(SEED),1)
+	-p no:cacheprovider --timeout=0 -o faulthandler_timeout=0 --durations=12 --hypothesis-seed=$(or $(SEED),1)
 CHAOS_ALL := tests/chaos tests/acceptance/test_first_load.py
 # These have many processes of their own, and what must happen in them within a time: each is played by itself, those
 # first that share no lanes.
@@ -62,7 +62,7 @@ endif
 coverage: export COVERAGE_FILE = $(CURDIR)/build/coverage/data
 coverage: $(READY) ## the tests, with the branches of the core that they take, children included; fails under 95 %
 	@rm -rf build/coverage
-	@$(BIN)/coverage run -m pytest --numprocesses=$(PROCESSES) --dist=loadfile --timeout=900 --ignore=tests/chaos/test_crashes.py $(ARGS)
+	@$(BIN)/coverage run -m pytest --numprocesses=$(PROCESSES) --dist=loadfile --timeout=900 -o faulthandler_timeout=2000 --ignore=tests/chaos/test_crashes.py $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
