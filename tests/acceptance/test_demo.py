@@ -84,6 +84,10 @@ def demo():
     for process in started:
         with process:
             process.terminate()
+            try:
+                process.wait(60)
+            finally:
+                process.kill()
 
 
 def processes(place):
