@@ -7,6 +7,7 @@ whatever end, the server forgets it.
 
 from __future__ import annotations
 
+import re
 import sys
 from functools import partial
 from typing import Any, Final
@@ -23,7 +24,7 @@ from collectkit.server_cursor import ServerCursor
 
 SETTING: Final = "collectkit.acl"
 _SET: Final = f"SELECT set_config('{SETTING}', %s, true)"
-_READ_ONLY: Final = "set_config('transaction_read_only', 'on', true)"
+_BEGINS: Final = re.compile(r"\s*(BEGIN|START)\b", re.IGNORECASE)
 # After any other kind of statement, ROLLBACK TO SAVEPOINT above all, the setting may be another than we know.
 _KEEPS: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "SAVEPOINT", "RELEASE", "DECLARE"})
 # By name, whether it is a superuser, has BYPASSRLS, is the one that the cluster was made with.
@@ -62,10 +63,12 @@ class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
     def execute_sql(self, sql: str, params: Any = None, named_cursor: Any = None) -> Any:
         """Execute one statement under the groups that are in force here and now."""
         if self._is_outside():
-            if not setting_in_force() and not self._tells_read_only():
-                self._state.setting = None
-                return super().execute_sql(sql, params, named_cursor)
-            return self._in_its_own_transaction(sql, params, named_cursor)
+            self._state.setting = None
+            if _BEGINS.match(sql):
+                return self._begin_by_statement(sql, params)
+            if setting_in_force() or self._tells_read_only():
+                return self._in_its_own_transaction(sql, params, named_cursor)
+            return super().execute_sql(sql, params, named_cursor)
         self.follow_scope()
         # Not known while it is under way: an interrupt may strike after the server has done it.
         told, self._state.setting = getattr(self._state, "setting", None), None
@@ -87,21 +90,32 @@ class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
         super().execute_sql(_SET, (wanted,))
         self._state.setting = wanted
 
+    def _begin_by_statement(self, sql: str, params: Any) -> Any:
+        """Begin the transaction as the author says; the groups follow with its first statement."""
+        cursor = super().execute_sql(sql, params)
+        if self._tells_read_only() and "READ WRITE" not in sql.upper():
+            super().execute_sql("SET TRANSACTION READ ONLY")
+        return cursor
+
     def _in_its_own_transaction(self, sql: str, params: Any, named_cursor: Any) -> Any:
-        """Execute the setting and the statement in one round trip: what one pipeline sends is one transaction."""
+        """Execute the setting and the statement in a transaction that is one round trip.
+
+        What a pipeline sends would be one transaction by itself. But where that fails as it commits, on a deferred
+        constraint say, the error belongs to no statement, and psycopg 3.3 raises one of its own instead of it.
+        """
         if named_cursor:
             raise ScopeError(
                 "a server-side cursor needs a transaction under access groups, or through a pooler: "
                 "open database.atomic()"
             )
-        self._state.setting = None
         connection: psycopg.Connection[Any] = self.connection()
-        told = f"{_SET}, {_READ_ONLY}" if self._tells_read_only() else _SET
         handled = sys.exception()
         try:
             with peewee.__exception_wrapper__, connection.pipeline():  # type: ignore[attr-defined]  # as above
-                connection.execute(told, (setting_in_force(),))
+                connection.execute("BEGIN READ ONLY" if self._tells_read_only() else "BEGIN")
+                connection.execute(_SET, (setting_in_force(),))
                 cursor = super().execute_sql(sql, params)
+                connection.execute("COMMIT")
             if not _keeps(cursor):
                 # After a ROLLBACK, say, psycopg forgets what was prepared, and has PostgreSQL forget it after the next
                 # statement: that one must not be prepared, or PostgreSQL alone would forget it.
@@ -112,6 +126,8 @@ class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
             struck = _interrupt_under(error, handled)
             if struck is not None or connection.pgconn.pipeline_status:
                 connection.close()
+            elif self._has_failed():
+                connection.rollback()
             if struck is None:
                 raise
             raise struck from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from itertools import count
@@ -115,7 +116,7 @@ def test_a_failed_statement_leaves_no_groups_in_force(archive):
             assert seen() == {"of green", "of both"}
 
 
-@pytest.mark.parametrize("moment", [1, 2, 3, 4])
+@pytest.mark.parametrize("moment", [1, 2, 3, 4, 5, 6])
 def test_an_interrupt_within_a_statement_leaves_nothing_behind(archive, monkeypatch, moment):
     """Whether it strikes before the setting is sent, or between, or when the answer is waited for."""
     seen()
@@ -168,18 +169,41 @@ def test_no_statement_outside_a_transaction_spoils_the_connection_for_the_next_o
         assert [seen(), seen()] == [{"of red", "of both"}] * 2
 
 
-def test_a_statement_that_fails_as_it_commits_is_not_carried_out_and_spoils_nothing(archive):
-    archive.run("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END'")
+@pytest.mark.parametrize("delay", [0, 0.1])
+def test_a_statement_that_fails_as_it_commits_says_why_is_not_carried_out_and_spoils_nothing(
+    archive, monkeypatch, delay
+):
+    """Whether its answers are there as soon as it is sent, or are waited for."""
+    archive.run(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN RAISE EXCEPTION ''of that name'' USING ERRCODE = ''check_violation''; END'"
+    )
     archive.run(
         "CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON paper DEFERRABLE INITIALLY DEFERRED"
         " FOR EACH ROW EXECUTE FUNCTION refuse()"
     )
     database.execute_sql("SET default_transaction_read_only = off")
+    wait = psycopg.Connection.wait
 
+    def late(sending):
+        try:
+            ready = next(sending)
+            while True:
+                time.sleep(delay)
+                ready = sending.send((yield ready))
+        except StopIteration as sent:
+            return sent.value
+
+    monkeypatch.setattr(
+        psycopg.Connection, "wait", lambda connection, sending, *rest: wait(connection, late(sending), *rest)
+    )
+    pid = database.connection().info.backend_pid
     with acl_scope(["red", "keepers"]):
-        with pytest.raises(peewee.OperationalError):
-            Paper.update(text="new").where(Paper.name == "of red").execute()
+        for _ in range(8):  # psycopg prepares at the sixth time
+            with pytest.raises(peewee.IntegrityError, match="of that name"):
+                Paper.update(text="new").where(Paper.name == "of red").execute()
         assert seen() == {"of red", "of both"}
+    assert database.connection().info.backend_pid == pid
     assert archive.rows["of red"] == ""
 
 
@@ -190,6 +214,20 @@ def test_whoever_begins_a_transaction_by_hand_is_under_the_scope_too(archive):
         database.begin()
         assert seen() == {"of red", "of both"}
         database.rollback()
+        assert seen() == {"of red", "of both"}
+    assert seen() == set()
+
+
+@pytest.mark.parametrize("statement", ["BEGIN", " start transaction ISOLATION LEVEL SERIALIZABLE"])
+def test_a_transaction_begun_by_a_statement_stays_open_until_it_is_ended(archive, statement):
+    database.connection()
+    with acl_scope(["red"]), database.manual_commit():
+        database.execute_sql(statement)
+        assert database.connection().info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
+        assert seen() == {"of red", "of both"}
+        assert setting() == str(ident("red"))
+        database.execute_sql("ROLLBACK")
+        assert database.connection().info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         assert seen() == {"of red", "of both"}
     assert seen() == set()
 

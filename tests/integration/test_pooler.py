@@ -102,6 +102,11 @@ def test_a_write_outside_a_checkpoint_is_refused_although_no_option_arrives(arch
         for level in (None, "SERIALIZABLE", "READ COMMITTED READ ONLY"):
             with pytest.raises(peewee.InternalError, match="read-only transaction"), database.atomic(level):
                 Paper.delete().execute()
+        with database.manual_commit():
+            database.execute_sql("BEGIN ISOLATION LEVEL SERIALIZABLE")
+            with pytest.raises(peewee.InternalError, match="read-only transaction"):
+                Paper.delete().execute()
+            database.execute_sql("ROLLBACK")
 
 
 def test_migrate_wants_postgresql_itself(archive, papers):
