@@ -24,7 +24,7 @@ from collectkit.server_cursor import ServerCursor
 
 SETTING: Final = "collectkit.acl"
 _SET: Final = f"SELECT set_config('{SETTING}', %s, true)"
-_BEGINS: Final = re.compile(r"\s*(BEGIN|START)\b", re.IGNORECASE)
+_BEGINS: Final = re.compile(r"(\s|--[^\n]*\n|/\*.*?\*/)*(BEGIN|START)\b", re.IGNORECASE | re.DOTALL)
 # After any other kind of statement, ROLLBACK TO SAVEPOINT above all, the setting may be another than we know.
 _KEEPS: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "SAVEPOINT", "RELEASE", "DECLARE"})
 # By name, whether it is a superuser, has BYPASSRLS, is the one that the cluster was made with.
@@ -124,10 +124,13 @@ class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
             # What an interrupt has left half sent cannot be taken back, so nobody gets this connection. psycopg may
             # leave the pipeline with an error of its own instead; or not be able to leave it, as after COPY.
             struck = _interrupt_under(error, handled)
-            if struck is not None or connection.pgconn.pipeline_status:
-                connection.close()
-            elif self._has_failed():
-                connection.rollback()
+            whole = struck is None and not connection.pgconn.pipeline_status
+            try:
+                if whole and self._has_failed():
+                    connection.rollback()
+            finally:
+                if not whole or self._status() != TransactionStatus.IDLE:
+                    connection.close()
             if struck is None:
                 raise
             raise struck from None

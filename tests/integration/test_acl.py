@@ -139,6 +139,33 @@ def test_an_interrupt_within_a_statement_leaves_nothing_behind(archive, monkeypa
     assert database.connection().info.backend_pid != pid
 
 
+@pytest.mark.parametrize("moment", [1, 2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize("early", [True, False])
+def test_an_interrupt_within_a_statement_that_fails_leaves_nothing_behind(archive, monkeypatch, moment, early):
+    """Whether it strikes as something is sent or after the answer, that of the rollback among them."""
+    seen()
+    wait, waits = psycopg.Connection.wait, count(1)
+
+    def interrupted(connection, *arguments):
+        strikes = next(waits) == moment
+        if strikes and early:
+            raise Shutdown
+        try:
+            return wait(connection, *arguments)
+        finally:
+            if strikes:
+                raise Shutdown
+
+    monkeypatch.setattr(psycopg.Connection, "wait", interrupted)
+    with acl_scope(["red"]), pytest.raises(Shutdown):
+        database.execute_sql("SELECT 1 / 0")
+    monkeypatch.undo()
+
+    assert seen() == set()
+    with acl_scope(["green"]):
+        assert seen() == {"of green", "of both"}
+
+
 def test_an_interrupt_after_a_rollback_to_a_savepoint_leaves_no_other_groups_in_force(archive, monkeypatch):
     wait = psycopg.Connection.wait
 
@@ -218,7 +245,9 @@ def test_whoever_begins_a_transaction_by_hand_is_under_the_scope_too(archive):
     assert seen() == set()
 
 
-@pytest.mark.parametrize("statement", ["BEGIN", " start transaction ISOLATION LEVEL SERIALIZABLE"])
+@pytest.mark.parametrize(
+    "statement", ["BEGIN", "-- by hand\n/* so that\nwe may */ BEGIN", " start transaction ISOLATION LEVEL SERIALIZABLE"]
+)
 def test_a_transaction_begun_by_a_statement_stays_open_until_it_is_ended(archive, statement):
     database.connection()
     with acl_scope(["red"]), database.manual_commit():
