@@ -7,8 +7,6 @@ whatever end, the server forgets it.
 
 from __future__ import annotations
 
-import re
-import sys
 from functools import partial
 from typing import Any, Final
 
@@ -24,9 +22,9 @@ from collectkit.server_cursor import ServerCursor
 
 SETTING: Final = "collectkit.acl"
 _SET: Final = f"SELECT set_config('{SETTING}', %s, true)"
-_BEGINS: Final = re.compile(r"(\s|--[^\n]*\n|/\*.*?\*/)*(BEGIN|START)\b", re.IGNORECASE | re.DOTALL)
 # After any other kind of statement, ROLLBACK TO SAVEPOINT above all, the setting may be another than we know.
 _KEEPS: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "SAVEPOINT", "RELEASE", "DECLARE"})
+_LASTING: Final = frozenset({"BEGIN", "START TRANSACTION", "SAVEPOINT", "LOCK TABLE", "DECLARE CURSOR"})
 # By name, whether it is a superuser, has BYPASSRLS, is the one that the cluster was made with.
 ROLE: Final = "SELECT rolname, rolsuper, rolbypassrls, oid = 10 FROM pg_roles WHERE rolname = current_user"
 
@@ -64,8 +62,6 @@ class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
         """Execute one statement under the groups that are in force here and now."""
         if self._is_outside():
             self._state.setting = None
-            if _BEGINS.match(sql):
-                return self._begin_by_statement(sql, params)
             if setting_in_force() or self._tells_read_only():
                 return self._in_its_own_transaction(sql, params, named_cursor)
             return super().execute_sql(sql, params, named_cursor)
@@ -90,50 +86,34 @@ class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
         super().execute_sql(_SET, (wanted,))
         self._state.setting = wanted
 
-    def _begin_by_statement(self, sql: str, params: Any) -> Any:
-        """Begin the transaction as the author says; the groups follow with its first statement."""
-        cursor = super().execute_sql(sql, params)
-        if self._tells_read_only() and "READ WRITE" not in sql.upper():
-            super().execute_sql("SET TRANSACTION READ ONLY")
-        return cursor
-
     def _in_its_own_transaction(self, sql: str, params: Any, named_cursor: Any) -> Any:
-        """Execute the setting and the statement in a transaction that is one round trip.
+        """Execute one statement in a transaction that begins and ends with it.
 
-        What a pipeline sends would be one transaction by itself. But where that fails as it commits, on a deferred
-        constraint say, the error belongs to no statement, and psycopg 3.3 raises one of its own instead of it.
+        Three messages, each answered before the next is sent. A pipeline would have them all in one, but where the
+        statement fails as it commits, psycopg 3.3 raises an error of its own instead of the database's.
         """
         if named_cursor:
             raise ScopeError(
                 "a server-side cursor needs a transaction under access groups, or through a pooler: "
                 "open database.atomic()"
             )
-        connection: psycopg.Connection[Any] = self.connection()
-        handled = sys.exception()
         try:
-            with peewee.__exception_wrapper__, connection.pipeline():  # type: ignore[attr-defined]  # as above
-                connection.execute("BEGIN READ ONLY" if self._tells_read_only() else "BEGIN")
-                connection.execute(_SET, (setting_in_force(),))
-                cursor = super().execute_sql(sql, params)
-                connection.execute("COMMIT")
-            if not _keeps(cursor):
-                # After a ROLLBACK, say, psycopg forgets what was prepared, and has PostgreSQL forget it after the next
-                # statement: that one must not be prepared, or PostgreSQL alone would forget it.
-                connection.execute("", prepare=False)
-        except BaseException as error:
-            # What an interrupt has left half sent cannot be taken back, so nobody gets this connection. psycopg may
-            # leave the pipeline with an error of its own instead; or not be able to leave it, as after COPY.
-            struck = _interrupt_under(error, handled)
-            whole = struck is None and not connection.pgconn.pipeline_status
             try:
-                if whole and self._has_failed():
-                    connection.rollback()
-            finally:
-                if not whole or self._status() != TransactionStatus.IDLE:
-                    connection.close()
-            if struck is None:
+                self.begin()
+                cursor = super().execute_sql(sql, params)
+                _refuse_lasting(cursor)
+                self.commit()
+            except Exception:
+                if not self._is_outside():
+                    self.rollback()
                 raise
-            raise struck from None
+        except BaseException as error:
+            # What an interrupt has left half sent cannot be taken back, so nobody gets this connection.
+            if not isinstance(error, Exception) and not self._state.closed:
+                self._state.conn.close()
+            raise
+        finally:
+            self._state.setting = None
         return cursor
 
     def _connect(self) -> psycopg.Connection[Any]:
@@ -172,8 +152,10 @@ def _keeps(cursor: Any) -> bool:
     return (cursor.statusmessage or "").partition(" ")[0] in _KEEPS
 
 
-def _interrupt_under(error: BaseException | None, handled: BaseException | None) -> BaseException | None:
-    """Return the interrupt that led to this error, or is it; one that was being handled before led to nothing."""
-    while error is not None and error is not handled and isinstance(error, Exception):
-        error = error.__context__
-    return None if error is handled else error
+def _refuse_lasting(cursor: Any) -> None:
+    """Refuse what would be over as soon as the statement's own transaction is."""
+    if cursor.statusmessage in _LASTING:
+        raise ScopeError(
+            f"{cursor.statusmessage} needs a transaction under access groups, or through a pooler: "
+            "open database.atomic(), or begin one with database.begin()"
+        )
