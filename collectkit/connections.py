@@ -29,20 +29,19 @@ class ModelDatabase(PooledPsycopg3Database, ScopedDatabase):  # type: ignore[mis
     read_only = True
 
     def begin(self, isolation_level: str | None = None) -> None:
-        """Begin a transaction, on a fresh connection if the pooled one turns out to be dead: nothing was sent yet."""
-        self._replace_if_dead()
+        """Begin a transaction, on a fresh connection if the pooled one turns out to be dead: nothing was sent yet.
+
+        Not within ``manual_commit()``, where the connection is the author's, nor if it could not be made to begin with.
+        """
+        if not self.in_transaction():
+            self._replace_if_dead()
         try:
             super().begin(isolation_level)
         except _BROKEN:
+            if self.in_transaction() or self.is_closed():
+                raise
             self.manual_close()
             super().begin(isolation_level)
-
-    def rollback(self) -> None:
-        """Roll back; a connection that cannot even do that is closed, which rolls back too and masks no first error."""
-        try:
-            super().rollback()
-        except Exception:  # noqa: BLE001 - whatever it is, the connection is of no more use
-            self._state.conn.close()
 
     def release(self) -> None:
         """Let go of this thread's connection unless it is idle and whole, whatever an interrupt left behind."""
@@ -96,8 +95,7 @@ class LedgerDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
             if isinstance(getattr(error, "orig", None), _NOT_MIGRATED):
                 raise NotMigrated from error
             raise
-        except BaseException:
-            # An interrupt may strike between the statement and its answer; the connection is then out of step.
+        except BaseException:  # an interrupt between the statement and its answer leaves the connection out of step
             if not self.is_closed() and not _is_idle(self._state.conn):
                 self.let_go()
             raise

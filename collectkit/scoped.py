@@ -44,19 +44,25 @@ class ScopedDatabase(Psycopg3Database):  # type: ignore[misc]  # Peewee has no t
 
     def begin(self, isolation_level: str | None = None) -> None:
         """Begin a transaction, the scope's groups with it in the same round trip."""
-        if self._tells_read_only() and "READ WRITE" not in (isolation_level or "").upper():
-            isolation_level = f"{isolation_level or 'READ COMMITTED'} READ ONLY"
-        self._state.setting = None
+        level = self._adapter.isolation_level_str(isolation_level or self._isolation_level)
+        text = f"BEGIN ISOLATION LEVEL {level}" if level else "BEGIN"
+        if self._tells_read_only() and "READ WRITE" not in text.upper():
+            text += " READ ONLY"
         wanted = setting_in_force()
-        if not wanted:
-            super().begin(isolation_level)
-            self._state.setting = ""
-            return
-        kind = f"TRANSACTION ISOLATION LEVEL {isolation_level}" if isolation_level else ""
+        if wanted:
+            text += f"; {_SET.replace('%s', psycopg.sql.quote(wanted))}"
+        self._state.setting = None
         # No parameters and no preparing: that lets one message hold two statements. Nothing but ids is in the text.
         with peewee.__exception_wrapper__:  # type: ignore[attr-defined]  # there is no public name
-            self.cursor().execute(f"BEGIN {kind}; {_SET.replace('%s', psycopg.sql.quote(wanted))}", prepare=False)
+            self.cursor().execute(text, prepare=False)
         self._state.setting = wanted
+
+    def rollback(self) -> None:
+        """Roll back; a connection that cannot even do that is closed, which rolls back too and masks no first error."""
+        try:
+            super().rollback()
+        except Exception:  # noqa: BLE001 - whatever it is, the connection is of no more use
+            self._state.conn.close()
 
     def execute_sql(self, sql: str, params: Any = None, named_cursor: Any = None) -> Any:
         """Execute one statement under the groups that are in force here and now."""

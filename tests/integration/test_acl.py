@@ -17,6 +17,7 @@ from collectkit import acl_scope, cron, group_ids, set_user_acls
 from collectkit.acl import scope_of
 from collectkit.database import database, ledger_db, writing
 from collectkit.errors import NotConnected, ScopeError
+from collectkit.scoped import ScopedDatabase
 from tests.secured import Paper, archive_of, ident
 
 HOURLY = cron("0 * * * *")
@@ -117,7 +118,7 @@ def test_a_failed_statement_leaves_no_groups_in_force(archive):
 
 @pytest.mark.parametrize("moment", [1, 2, 3])
 def test_an_interrupt_within_a_statement_leaves_nothing_behind(archive, monkeypatch, moment):
-    """Whether it strikes before the setting is sent, or between, or when the answer is waited for."""
+    """Whether it strikes before its BEGIN, or before it is sent itself, or before its COMMIT."""
     seen()
     pid = database.connection().info.backend_pid
     wait, waits = psycopg.Connection.wait, count(1)
@@ -384,6 +385,48 @@ def test_after_a_killed_connection_the_next_statement_is_under_the_scope_again(a
         transaction.__exit__(broken.type, broken.value, broken.tb)
         assert seen() == {"of red", "of both"}
     assert seen() == set()
+
+
+def test_a_connection_that_dies_in_a_manual_commit_says_that_it_died(archive):
+    database.connection()
+    with acl_scope(["red"]):
+        with database.manual_commit():
+            archive.run("SELECT pg_terminate_backend(%s, 10000)", [database.connection().info.backend_pid])
+            with pytest.raises(peewee.OperationalError, match="terminating connection"):
+                seen()
+        assert seen() == {"of red", "of both"}
+
+
+def test_a_statement_asks_a_server_that_lets_nobody_in_only_once(archive, monkeypatch):
+    tries, connect = count(), psycopg.connect
+
+    def counted(*arguments, **options):
+        next(tries)
+        return connect(*arguments, **options)
+
+    name = psycopg.sql.Identifier(archive.run("SELECT current_database()")[0][0])
+    limit = psycopg.sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format
+    archive.run(limit(name, 0))
+    try:
+        database.close_all()
+        monkeypatch.setattr(psycopg, "connect", counted)
+        with acl_scope(["red"]), pytest.raises(peewee.OperationalError, match="too many connections"):
+            seen()
+    finally:
+        archive.run(limit(name, -1))
+    assert next(tries) == 1
+
+
+def test_a_statement_that_cannot_be_rolled_back_says_its_own_error_on_any_scoped_database(archive):
+    with closing(ScopedDatabase(database.database)) as plain, acl_scope(["red"]):
+        with pytest.raises(peewee.ProgrammingError, match="COPY"):
+            plain.execute_sql("COPY (SELECT 1) TO STDOUT")
+        assert plain.execute_sql("SELECT count(*) FROM paper").fetchone() == (2,)
+
+
+def test_a_scope_changes_nothing_about_the_isolation_that_a_database_wants(archive):
+    with closing(ScopedDatabase(database.database, isolation_level="SERIALIZABLE")) as plain, acl_scope(["red"]):
+        assert plain.execute_sql("SHOW transaction_isolation").fetchone() == ("serializable",)
 
 
 def test_a_row_is_written_only_by_a_group_that_may_write_it(archive):

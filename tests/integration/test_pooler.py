@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import peewee
+import psycopg
 import pytest
 
 from collectkit import Settings, acl_scope, collector, connect, cron
@@ -104,6 +105,23 @@ def test_a_write_outside_a_checkpoint_is_refused_although_no_option_arrives(arch
         for level in (None, "SERIALIZABLE", "READ COMMITTED READ ONLY"):
             with pytest.raises(peewee.InternalError, match="read-only transaction"), database.atomic(level):
                 Paper.delete().execute()
+
+
+def test_the_isolation_that_the_database_wants_holds_for_what_is_told_to_be_read_only(archive):
+    name = psycopg.sql.Identifier(archive.run("SELECT current_database()")[0][0])
+    archive.run(psycopg.sql.SQL("ALTER DATABASE {} SET default_transaction_isolation = serializable").format(name))
+    archive.run(
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+        " WHERE pid <> pg_backend_pid() AND datname = current_database() AND usename = current_user"
+    )
+    try:
+        for groups in ([], ["red"]):
+            with acl_scope(groups):
+                assert database.execute_sql("SHOW transaction_isolation").fetchone() == ("serializable",)
+                with database.atomic():
+                    assert database.execute_sql("SHOW transaction_isolation").fetchone() == ("serializable",)
+    finally:
+        archive.run(psycopg.sql.SQL("ALTER DATABASE {} RESET default_transaction_isolation").format(name))
 
 
 def test_migrate_wants_postgresql_itself(archive, papers):
