@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,10 +76,17 @@ def module_home(request: pytest.FixtureRequest) -> Iterator[Path]:
     yield from _directory(request)
 
 
-@pytest.fixture(scope="session")
-def on(request: pytest.FixtureRequest, scale: Scale) -> Iterator[list[Lane]]:
-    """Lanes for all tests: each leaves them at rest."""
-    with contextmanager(_directory)(request) as home, lanes(home, 8 if scale.full else 5) as made:
+@pytest.fixture(scope="module")
+def on(module_home: Path, scale: Scale) -> Iterator[list[Lane]]:
+    """Lanes for all tests of a module: each leaves them at rest. Even so their workers take processor time."""
+    with lanes(module_home, 8 if scale.full else 5) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def one_lane(module_home: Path) -> Iterator[Lane]:
+    """A lane for all tests of a module that need no more."""
+    with lanes(module_home, 1) as (made,):
         yield made
 
 

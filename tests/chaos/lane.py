@@ -176,9 +176,13 @@ class Lane(Site):
             " WHERE holder IS NOT NULL OR next_due_at <= clock_timestamp() + interval '5 s'"
         )
 
-    def running(self, pid: int) -> int | None:
-        """Return the run that this process is in the middle of, by the ledger."""
-        found = self.sql("SELECT id FROM collectkit.run WHERE outcome = 'RUNNING' AND worker LIKE %s", f"%:{pid}")
+    def running(self, pid: int, collector: str) -> int | None:
+        """Return the run of this collector that this process is in the middle of, by the ledger: it may have others."""
+        found = self.sql(
+            "SELECT id FROM collectkit.run WHERE outcome = 'RUNNING' AND worker LIKE %s AND collector = %s",
+            f"%:{pid}",
+            collector,
+        )
         return found[0][0] if found else None
 
     def schema(self, database: str) -> list[tuple[Any, ...]]:

@@ -61,14 +61,15 @@ def play(lane: Lane, case: Case, seed: int, patience: float = REST_PATIENCE) -> 
         with _said(case):
             runs_before = last_run(lane)
             hit, kinds = _provoke(lane, case, random)
-            run, at_rest = lane.running(hit.pid), lane.at_rest()
+            # Its log from here on: what needs no point may be over before the fault strikes.
+            mark = lane.mark()
+            run, at_rest = lane.running(hit.pid, case.collector), lane.at_rest()
             undo = strike(lane, hit, case, random)
             began = time.monotonic()
             if case.kind == "hand":  # by hand is by hand: nobody repeats it
                 lane.request("append")
             settle(lane, kinds, patience)
             seconds = None if at_rest else time.monotonic() - began
-            mark = lane.mark()
             if case.fault == "stop" and _withholds(case, seed):
                 lane.desk.withhold_interrupts()
             struck = undo()

@@ -28,6 +28,9 @@ SETTLING = 120.0
 SAMPLE = 0.5
 _TAIL = 0.85
 """The part of the time in which faults happen; in what is left the sources still move."""
+_CLOSEST = 0.5
+"""Of the time from one fault to the next: so far apart are those that have to wait for somebody to strike, too. All at
+once they would kill each process as soon as it works, the longer the slower the machine starts them."""
 
 
 T = TypeVar("T")
@@ -103,13 +106,17 @@ class Soak:
         self.random.shuffle(faults)
         pace = self.plan.seconds * _TAIL / max(1, len(faults))
         latest = self.plan.seconds + SETTLING
+        struck = 0.0
         with ExitStack() as stack:
             stack.callback(self.fleet.end)
             while (passed := time.monotonic() - began) < self.plan.seconds or (faults and passed < latest):
                 self._publish(min(self.plan.steps - 2, int(passed / self.plan.seconds * self.plan.steps)))
-                if faults and passed >= (sum(self.plan.faults.values()) - len(faults)) * pace:
+                planned = (sum(self.plan.faults.values()) - len(faults)) * pace
+                if faults and passed >= max(planned, struck + pace * _CLOSEST):
                     fault = faults.pop()
-                    if not self.fleet.strike(fault):
+                    if self.fleet.strike(fault):
+                        struck = time.monotonic() - began
+                    else:
                         faults.insert(self.random.randint(0, len(faults)), fault)
                 self._ask()
                 self._look()

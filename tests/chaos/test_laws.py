@@ -26,13 +26,12 @@ def at(seconds):
 
 
 @pytest.fixture
-def lane(on):
-    """One of the lanes without a past, until the test is over."""
-    (lane, *_) = on
-    with lane.connection.transaction(force_rollback=True):
-        lane.sql("DELETE FROM collectkit.run")
-        lane.sql("DELETE FROM witness.change")
-        yield lane
+def lane(one_lane):
+    """A lane without a past, until the test is over."""
+    with one_lane.connection.transaction(force_rollback=True):
+        one_lane.sql("DELETE FROM collectkit.run")
+        one_lane.sql("DELETE FROM witness.change")
+        yield one_lane
 
 
 def change(lane, fence, holder, before, until=(0, 0)):
@@ -119,13 +118,12 @@ def test_a_run_that_follows_from_the_one_before_breaks_none(lane):
 
 # Committed, for the law looks with two connections, and one of them is the superuser's.
 @pytest.fixture
-def grouped(on):
+def grouped(one_lane):
     """A lane with a table that has one row, with the right groups and no policy at all."""
-    (lane, *_) = on
-    lane.sql("CREATE TABLE public.grouped (acl_read uuid[], acl_write uuid[])")
-    lane.sql("INSERT INTO public.grouped VALUES (%s, %s)", *ids(GROUPS.read, GROUPS.write))
-    yield lane
-    lane.sql("DROP TABLE public.grouped")
+    one_lane.sql("CREATE TABLE public.grouped (acl_read uuid[], acl_write uuid[])")
+    one_lane.sql("INSERT INTO public.grouped VALUES (%s, %s)", *ids(GROUPS.read, GROUPS.write))
+    yield one_lane
+    one_lane.sql("DROP TABLE public.grouped")
 
 
 def ids(*groups):

@@ -6,10 +6,17 @@ import psycopg
 import pytest
 
 from collectkit import statements
+from tests.site import Servers
 
 
-def test_closing_a_lost_run_ends_no_backend_in_another_database(on):
-    one, other = (on[0].servers.create_database(name) for name in ("one", "other"))
+@pytest.fixture
+def servers(home):
+    with Servers(home) as made:
+        yield made
+
+
+def test_closing_a_lost_run_ends_no_backend_in_another_database(servers):
+    one, other = (servers.create_database(name) for name in ("one", "other"))
     name = "collectkit 7"
 
     with (

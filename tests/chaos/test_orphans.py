@@ -11,12 +11,11 @@ from tests.chaos.processes import is_alive
 
 
 @pytest.fixture
-def lane(on):
-    """One of the lanes, its workers ready to work."""
-    (lane, *_) = on
-    lane.until(lambda: all(wire.ready() for wire in lane.wires))
-    yield lane
-    lane.tidy()
+def lane(one_lane):
+    """A lane whose workers are ready to work."""
+    one_lane.until(lambda: all(wire.ready() for wire in one_lane.wires))
+    yield one_lane
+    one_lane.tidy()
 
 
 @pytest.mark.parametrize("point", ["start.setup", "start.worker"])

@@ -19,11 +19,11 @@ SHARE = {
 }
 
 
-def test_every_planted_bug_is_caught_and_nothing_without_one(home, on, scale):
+def test_every_planted_bug_is_caught_and_nothing_without_one(home, one_lane, scale):
     bugs = [bug for bug in BUGS if scale.full or bug.words in SHARE]
     bugs.sort(key=lambda bug: not any(is_in_full(test) for test in bug.tests))  # those that take minutes go first
 
-    control = Control(home, on[0])
+    control = Control(home, one_lane)
 
     def catch(number):
         place = home / f"b{number}"

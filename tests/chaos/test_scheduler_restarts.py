@@ -34,8 +34,8 @@ def minutely(run):
 
 
 @pytest.fixture
-def site(on, home):
-    with Site(home / "site", {"restart": TASKS}, ttl=30, servers=on[0].servers, database="restart_15") as made:
+def site(home):
+    with Site(home, {"restart": TASKS}, ttl=30) as made:
         made.run("worker", COLLECTKIT_CRASHPOINTS="tests.chaos.unswept:reached")
         yield made
 
