@@ -28,9 +28,6 @@ SETTLING = 120.0
 SAMPLE = 0.5
 _TAIL = 0.85
 """The part of the time in which faults happen; in what is left the sources still move."""
-_CLOSEST = 0.5
-"""Of the time from one fault to the next: so far apart are those that have to wait for somebody to strike, too. All at
-once they would kill each process as soon as it works, the longer the slower the machine starts them."""
 
 
 T = TypeVar("T")
@@ -64,7 +61,13 @@ class Plan:
 
 @dataclass
 class Seen:
-    """What came of it."""
+    """What came of it.
+
+    Attributes:
+        longest_overdue: seconds that something startable was overdue, from the end of its last run if that was later.
+        oldest_due: seconds since a due time that was still to be served: those in which runs had begun to, and were
+            lost, are in it.
+    """
 
     plan: Plan
     done: Counter[str] = field(default_factory=Counter)
@@ -74,6 +77,7 @@ class Seen:
     queue_samples: int = 0
     longest_queue: int = 0
     longest_overdue: float = 0.0
+    oldest_due: float = 0.0
     longest_wait: float = 0.0
     longest_to_ok: float = 0.0
     settled_in: float = 0.0
@@ -106,17 +110,13 @@ class Soak:
         self.random.shuffle(faults)
         pace = self.plan.seconds * _TAIL / max(1, len(faults))
         latest = self.plan.seconds + SETTLING
-        struck = 0.0
         with ExitStack() as stack:
             stack.callback(self.fleet.end)
             while (passed := time.monotonic() - began) < self.plan.seconds or (faults and passed < latest):
                 self._publish(min(self.plan.steps - 2, int(passed / self.plan.seconds * self.plan.steps)))
-                planned = (sum(self.plan.faults.values()) - len(faults)) * pace
-                if faults and passed >= max(planned, struck + pace * _CLOSEST):
+                if faults and passed >= (sum(self.plan.faults.values()) - len(faults)) * pace:
                     fault = faults.pop()
-                    if self.fleet.strike(fault):
-                        struck = time.monotonic() - began
-                    else:
+                    if not self.fleet.strike(fault):
                         faults.insert(self.random.randint(0, len(faults)), fault)
                 self._ask()
                 self._look()
@@ -155,17 +155,21 @@ class Soak:
         rows = self._sql(
             "SELECT c.name, c.updated_until_dt,"
             " CASE WHEN isfinite(c.next_due_at) THEN extract(epoch FROM clock_timestamp() - c.next_due_at)::float8 END,"
+            " extract(epoch FROM clock_timestamp() - r.finished_at)::float8,"
             " c.holder IS NULL AND NOT EXISTS (SELECT FROM collectkit.collector d WHERE d.name = ANY (c.depends_on)"
-            " AND d.data_state <> 'COMPLETE') FROM collectkit.collector c"
+            " AND d.data_state <> 'COMPLETE')"
+            " FROM collectkit.collector c LEFT JOIN collectkit.run r ON r.collector = c.name AND r.fence = c.fence"
         )
-        for name, until, overdue, startable in rows:
+        for name, until, overdue, idle, startable in rows:
             before = self._until.get(name)
             if before is not None and (until is None or until < before):
                 self.seen.broken.append(f"{name}: the watermark went back from {before} to {until}")
             if until is not None:
                 self._until[name] = until
             if startable and overdue is not None:
-                self.seen.longest_overdue = max(self.seen.longest_overdue, overdue)
+                self.seen.oldest_due = max(self.seen.oldest_due, overdue)
+                waited = overdue if idle is None else min(overdue, idle)
+                self.seen.longest_overdue = max(self.seen.longest_overdue, waited)
         self.seen.samples += bool(rows)
         with suppress(redis.RedisError):
             self.seen.longest_queue = max(self.seen.longest_queue, int(self._redis.llen(QUEUE)))

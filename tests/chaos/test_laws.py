@@ -11,7 +11,7 @@ import pytest
 from collectkit.groups import group_id
 from collectkit.settings import Settings
 from tests.chaos.laws import MAX_ATTEMPTS, history_follows_the_rules, one_committer, rows_are_for_their_groups
-from tests.chaos.soak import Plan, Seen
+from tests.chaos.soak import Plan, Seen, Soak
 from tests.chaos.soak_laws import oracle, tables_are_the_sources
 from tests.chaos.soaked.plan import DERIVED, SOURCES
 from tests.chaos.soaked.source import generate
@@ -140,6 +140,29 @@ def test_rows_that_are_seen_without_groups_or_have_others_break_a_law(grouped):
     with psycopg.connect(grouped.servers.address_of_superuser(grouped.database)) as superuser:
         superuser.execute("INSERT INTO public.grouped VALUES (%s, %s)", ids(GROUPS.read, ["others"]))
     assert broken() == ["public.grouped: 1 rows have other groups"]
+
+
+def test_of_what_is_overdue_the_time_since_its_last_run_counts_and_that_of_lost_runs_is_told_apart(lane):
+    soak = Soak(lane, Plan(1, seconds=1, steps=3, per_step=5, faults={}, cuts=0, workers=0, schedulers=0))
+    ((fence,),) = lane.sql(
+        "UPDATE collectkit.collector SET next_due_at = clock_timestamp() - interval '100 s'"
+        " WHERE name = 'chaos.snap' RETURNING fence"
+    )
+    soak._look()
+    assert 100 <= soak.seen.longest_overdue == soak.seen.oldest_due
+
+    run(
+        lane,
+        fence=fence,
+        attempt=1,
+        outcome="LOST",
+        started_at=NOON,
+        finished_at=datetime.now(UTC) - timedelta(seconds=5),
+    )
+    soak.seen, soak._next_sample = Seen(soak.plan), 0
+    soak._look()
+    assert 5 <= soak.seen.longest_overdue < 60
+    assert soak.seen.oldest_due >= 100
 
 
 def test_each_table_of_the_soak_is_compared_with_its_source(lane, home):

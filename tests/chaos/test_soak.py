@@ -32,8 +32,9 @@ def summary(seen: Seen, runs: dict[str, int]) -> str:
         f"\nsoak of seed {seen.plan.seed}: {seen.plan.versions:,} versions in {seen.plan.steps} steps,"
         f" {seen.took:.0f} s; {dict(seen.done)}; runs {runs}; {len(seen.requests):,} requests;"
         f" {seen.samples:,} samples, at most {seen.longest_queue} messages waiting and {seen.longest_overdue:.1f} s"
-        f" overdue; a request waited at most {seen.longest_wait:.1f} s for its run, {seen.longest_to_ok:.1f} s for a"
-        f" good one; settled in {seen.settled_in:.1f} s"
+        f" overdue, {seen.oldest_due:.1f} s with the runs that were lost on the way; a request waited at most"
+        f" {seen.longest_wait:.1f} s for its run, {seen.longest_to_ok:.1f} s for a good one;"
+        f" settled in {seen.settled_in:.1f} s"
     )
 
 
