@@ -15,8 +15,7 @@ MUTATION := $(VENV)/.mutation
 CHAOS = CHAOS=1 SEED=$(SEED) SEEDS=$(SEEDS) KILLS=$(KILLS) ONLY='$(ONLY)' $(BIN)/python -m pytest \
 	-p no:cacheprovider --timeout=0 -o faulthandler_timeout=0 --durations=12 --hypothesis-seed=$(or $(SEED),1)
 CHAOS_ALL := tests/chaos tests/acceptance/test_first_load.py
-# These have many processes of their own, and what must happen in them within a time: each is played by itself, those
-# first that share no lanes.
+# These have many processes of their own, and what must happen in them within a time: each is played by itself.
 CHAOS_ALONE := $(addprefix tests/chaos/test_,comparison.py soak.py planted_bugs.py crashes.py)
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command 'make lock' $(LOCK_FLAGS)

@@ -78,7 +78,7 @@ def module_home(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def on(module_home: Path, scale: Scale) -> Iterator[list[Lane]]:
-    """Lanes for all tests of a module: each leaves them at rest. Even so their workers take processor time."""
+    """Lanes for all tests of a module: each leaves them at rest. They end with it: workers take time even at rest."""
     with lanes(module_home, 8 if scale.full else 5) as made:
         yield made
 

@@ -176,14 +176,12 @@ class Lane(Site):
             " WHERE holder IS NOT NULL OR next_due_at <= clock_timestamp() + interval '5 s'"
         )
 
-    def running(self, pid: int, collector: str) -> int | None:
-        """Return the run of this collector that this process is in the middle of, by the ledger: it may have others."""
+    def runs_of(self, pid: int, after: int) -> list[int]:
+        """Return the runs later than that one that this process has begun: it may have several at a time."""
         found = self.sql(
-            "SELECT id FROM collectkit.run WHERE outcome = 'RUNNING' AND worker LIKE %s AND collector = %s",
-            f"%:{pid}",
-            collector,
+            "SELECT id FROM collectkit.run WHERE worker LIKE %s AND id > %s ORDER BY id", f"%:{pid}", after
         )
-        return found[0][0] if found else None
+        return [number for (number,) in found]
 
     def schema(self, database: str) -> list[tuple[Any, ...]]:
         """Return all that ``migrate`` makes: tables with all that belongs to them, policies too, and declarations."""

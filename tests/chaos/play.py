@@ -59,11 +59,9 @@ def play(lane: Lane, case: Case, seed: int, patience: float = REST_PATIENCE) -> 
     lane.upkeep()
     try:
         with _said(case):
-            runs_before = last_run(lane)
+            runs_before, mark = last_run(lane), lane.mark()
             hit, kinds = _provoke(lane, case, random)
-            # Its log from here on: what needs no point may be over before the fault strikes.
-            mark = lane.mark()
-            run, at_rest = lane.running(hit.pid, case.collector), lane.at_rest()
+            at_rest = lane.at_rest()
             undo = strike(lane, hit, case, random)
             began = time.monotonic()
             if case.kind == "hand":  # by hand is by hand: nobody repeats it
@@ -72,9 +70,10 @@ def play(lane: Lane, case: Case, seed: int, patience: float = REST_PATIENCE) -> 
             seconds = None if at_rest else time.monotonic() - began
             if case.fault == "stop" and _withholds(case, seed):
                 lane.desk.withhold_interrupts()
+            runs = lane.runs_of(hit.pid, runs_before)  # all there can be: one that is stopped begins none
             struck = undo()
             if case.fault == "stop":
-                _let_it_wake(lane, run, mark)
+                _let_it_wake(lane, runs, mark)
                 lane.desk.interrupt_again()
             if case.kind == "hand":
                 see_how_it_ended(lane, case, runs_before)
@@ -232,20 +231,19 @@ def _awaited(lane: Lane, case: Case) -> Hit:
     raise NotPlayed(f"nobody came by at {case.point} in {HIT_PATIENCE:.0f} s")
 
 
-def _let_it_wake(lane: Lane, run: int | None, mark: int) -> None:
-    """Let the one who was stopped try what it was about to do; its run ends in its own eyes too, as in the ledger."""
-    if run is None:
-        time.sleep(_WAKING)
-        return
-    ended = re.compile(rf"run {run} ([A-Z_]+) in ")
+def _let_it_wake(lane: Lane, runs: list[int], mark: int) -> None:
+    """Let the one who was stopped try what it was about to do; each run ends in its own eyes too, as in the ledger."""
+    time.sleep(_WAKING)
     give_up = time.monotonic() + PROCESS_PATIENCE
-    while not (found := ended.search(lane.said_since(mark))):
-        if time.monotonic() > give_up:
-            raise Broken(f"run {run} woke up and did not end in {PROCESS_PATIENCE:.0f} s")
-        time.sleep(_PAUSE)
-    ((outcome,),) = lane.sql("SELECT outcome FROM collectkit.run WHERE id = %s", run)
-    if found[1] != outcome:
-        raise Broken(f"run {run} woke up and thinks that it is {found[1]}, the ledger has {outcome}")
+    for run in runs:
+        ended = re.compile(rf"run {run} ([A-Z_]+) in ")
+        while not (found := ended.search(lane.said_since(mark))):
+            if time.monotonic() > give_up:
+                raise Broken(f"run {run} woke up and did not end in {PROCESS_PATIENCE:.0f} s")
+            time.sleep(_PAUSE)
+        ((outcome,),) = lane.sql("SELECT outcome FROM collectkit.run WHERE id = %s", run)
+        if found[1] != outcome:
+            raise Broken(f"run {run} woke up and thinks that it is {found[1]}, the ledger has {outcome}")
 
 
 @contextmanager

@@ -65,8 +65,8 @@ class Seen:
 
     Attributes:
         longest_overdue: seconds that something startable was overdue, from the end of its last run if that was later.
-        oldest_due: seconds since a due time that was still to be served: those in which runs had begun to, and were
-            lost, are in it.
+        oldest_due: seconds since a due time that was still to be served, those of runs that were lost on the way
+            included. No law: how many of a long run's attempts the soak kills depends on how fast the machine is.
     """
 
     plan: Plan
